@@ -1,0 +1,88 @@
+//! What an engine is told once, at birth.
+
+use forebay_shm::memory;
+
+use crate::EngineError;
+
+/// Arrays up to this size are copied out of the slot, so that a kept label does not keep megabytes of images.
+pub const SMALL_ARRAY_BYTES: u64 = 4096;
+
+/// Slots that can be in use at once, at least; they cost nothing until they are.
+const SLOTS: u32 = 1024;
+/// More batches ahead than this is a mistake.
+const MAX_WINDOW: u64 = 1 << 16;
+/// The default budget is this share of all memory.
+const BUDGET_SHARE: u64 = 2;
+/// The default budget where the machine does not tell its memory.
+const FALLBACK_BUDGET_BYTES: u64 = 1 << 30;
+
+/// How an [`Engine`](crate::Engine) works. Checked by [`EngineConfig::new`] and immutable afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineConfig {
+    workers: u32,
+    prefetch_factor: u32,
+    in_order: bool,
+    memory_budget_bytes: u64,
+}
+
+impl EngineConfig {
+    /// `workers` workers, each with `prefetch_factor` batches ahead, at most `memory_budget_bytes` of shared memory
+    /// (half of the memory this process may use when `None`).
+    ///
+    /// # Errors
+    /// [`EngineError::Config`] when a value cannot work.
+    pub fn new(
+        workers: u32,
+        prefetch_factor: u32,
+        in_order: bool,
+        memory_budget_bytes: Option<u64>,
+    ) -> Result<Self, EngineError> {
+        let window = u64::from(workers) * u64::from(prefetch_factor);
+        if workers == 0 || prefetch_factor == 0 || window > MAX_WINDOW {
+            return Err(EngineError::Config(format!(
+                "num_workers * prefetch_factor must be from 1 to {MAX_WINDOW} batches ahead, but is {workers} * \
+                 {prefetch_factor}"
+            )));
+        }
+        let default = || memory::total().map_or(FALLBACK_BUDGET_BYTES, |bytes| bytes / BUDGET_SHARE);
+        let memory_budget_bytes = memory_budget_bytes.unwrap_or_else(default);
+        let least = window * forebay_shm::MIN_SLOT_BYTES;
+        if memory_budget_bytes < least {
+            return Err(EngineError::Config(format!(
+                "memory_budget must be at least {least} bytes for {window} batches ahead, but is {memory_budget_bytes}"
+            )));
+        }
+        Ok(Self { workers, prefetch_factor, in_order, memory_budget_bytes })
+    }
+
+    /// Workers.
+    pub fn workers(&self) -> u32 {
+        self.workers
+    }
+
+    /// Batches that may be sent and not yet delivered.
+    pub fn window(&self) -> u32 {
+        self.workers * self.prefetch_factor
+    }
+
+    /// Whether batches are delivered in the order of their steps.
+    pub fn in_order(&self) -> bool {
+        self.in_order
+    }
+
+    /// Shared memory for all batches, in bytes.
+    pub fn memory_budget_bytes(&self) -> u64 {
+        self.memory_budget_bytes
+    }
+
+    pub(crate) fn geometry(&self) -> forebay_shm::Geometry {
+        forebay_shm::Geometry {
+            workers: self.workers,
+            // One record for every batch ahead, one to stop; a power of two keeps the modulo cheap.
+            queue_capacity: u64::from(self.window() + 1).next_power_of_two(),
+            slots: SLOTS.max(4 * self.window()),
+            stride_bytes: self.memory_budget_bytes,
+            budget_bytes: self.memory_budget_bytes,
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! Stations 1, 2, 4 and 6: what every front drives.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use forebay_shm::bell::Sleeper;
+use forebay_shm::sys::{self, Event, Woken};
+use forebay_shm::{Arena, Region, Span, TrainerEnd, Words, fork};
+
+use crate::collect::Collect;
+use crate::config::SMALL_ARRAY_BYTES;
+use crate::dispatch::Dispatch;
+use crate::layout::{self, Value};
+use crate::message::{FromWorker, Outcome, ToWorker};
+use crate::slots::Slots;
+use crate::{Crew, EngineConfig, EngineError};
+
+/// All that a worker needs to take part: sent to it once, when it starts.
+#[derive(Debug)]
+pub struct Seat {
+    /// Its number, from 0.
+    pub worker: u32,
+    /// The arena's file.
+    pub arena: OwnedFd,
+    /// Rung when the worker has work.
+    pub worker_bell: OwnedFd,
+    /// Rung when the trainer has results.
+    pub trainer_bell: OwnedFd,
+    /// Readable when the trainer has ended ([`forebay_shm::sys::die_with`]).
+    pub lifeline: OwnedFd,
+}
+
+/// A finished batch in the trainer's hands.
+#[derive(Debug)]
+pub struct Batch {
+    /// Which batch of the loader's life, counted from 0.
+    pub step: u64,
+    /// Who made it.
+    pub worker: u32,
+    /// A batch, or an error to be raised in its place.
+    pub outcome: Outcome,
+    /// What it is.
+    pub value: Value,
+    /// The bytes of its arrays and opaque parts, in the order of [`Value::spans`].
+    pub regions: Vec<Region>,
+    /// Whether it had to be copied because the user keeps so many batches that the memory budget is used up.
+    pub copied: bool,
+}
+
+/// What [`Engine::turn`] found.
+#[derive(Debug)]
+pub enum Turn {
+    /// The next batch.
+    Batch(Batch),
+    /// The next batch is not there yet: [`Engine::wait`].
+    Pending,
+    /// Everything that was sent has been delivered.
+    Idle,
+}
+
+/// A batch that was sent and not yet delivered. The indices stay here, so that it could be sent again.
+#[derive(Debug)]
+struct Flight {
+    worker: u32,
+    slot: u32,
+    indices: Vec<u8>,
+    format: u32,
+    wanted: bool,
+    finished: bool,
+}
+
+/// A finished batch, waiting for its turn.
+#[derive(Debug)]
+struct Finished {
+    step: u64,
+    outcome: Outcome,
+    layout: Span,
+    used: u64,
+}
+
+/// The journey's driver, in the trainer. Every method returns at once but [`Engine::wait`].
+#[derive(Debug)]
+pub struct Engine {
+    config: EngineConfig,
+    arena: Arena,
+    slots: Slots,
+    dispatch: Dispatch,
+    collect: Collect<Finished>,
+    flights: BTreeMap<u64, Flight>,
+    next_step: u64,
+    workers: Vec<TrainerEnd>,
+    sleeper: Sleeper<Words>,
+    bell: Event,
+    lifeline: OwnedFd,
+    crew: Option<Box<dyn Crew>>,
+    depth: u64,
+}
+
+impl Engine {
+    /// An engine without a crew: hand its [`seats`](Self::seat) out, then [`attach`](Self::attach) the crew.
+    ///
+    /// # Errors
+    /// When the shared memory or the descriptors cannot be had.
+    pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
+        let arena = Arena::create(config.geometry())?;
+        let ends = (0..config.workers()).map(|worker| Ok(TrainerEnd::new(&arena, worker, Event::new()?)));
+        Ok(Self {
+            workers: ends.collect::<Result<_, EngineError>>()?,
+            slots: Slots::new(arena.clone(), config.window()),
+            dispatch: Dispatch::new(config.workers(), config.window(), config.in_order()),
+            collect: Collect::new(config.in_order(), 0),
+            flights: BTreeMap::new(),
+            next_step: 0,
+            sleeper: arena.trainer_sleep(),
+            bell: Event::new()?,
+            lifeline: sys::watch_self()?,
+            crew: None,
+            depth: fork::depth(),
+            config,
+            arena,
+        })
+    }
+
+    /// What `worker` needs to take part.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn seat(&self, worker: u32) -> Result<Seat, EngineError> {
+        Ok(Seat {
+            worker,
+            arena: sys::duplicate(self.arena.descriptor())?,
+            worker_bell: sys::duplicate(self.workers[worker as usize].bell())?,
+            trainer_bell: sys::duplicate(self.bell.as_fd())?,
+            lifeline: sys::duplicate(self.lifeline.as_fd())?,
+        })
+    }
+
+    /// The workers have started; from now on their ends are watched.
+    pub fn attach(&mut self, crew: Box<dyn Crew>) {
+        self.crew = Some(crew);
+    }
+
+    /// Whether one more batch may be sent: fewer are out than the window allows.
+    pub fn wants(&self) -> bool {
+        self.flights.len() < self.config.window() as usize
+    }
+
+    /// Sends a batch to the worker whose turn it is; tells its step.
+    ///
+    /// # Errors
+    /// When there is no memory for the indices, or a queue is corrupt. Called when [`wants`](Self::wants) is false, it
+    /// is a [`EngineError::Config`].
+    pub fn submit(&mut self, format: u32, indices: Vec<u8>) -> Result<u64, EngineError> {
+        self.check_process()?;
+        let full = || EngineError::Config(format!("more than {} batches were sent ahead", self.config.window()));
+        if !self.wants() {
+            return Err(full());
+        }
+        let worker = self.dispatch.choose().ok_or_else(full)?;
+        let slot = self.stow(worker, &indices).inspect_err(|_| self.dispatch.take_back(worker))?;
+        let step = self.next_step;
+        self.next_step += 1;
+        let fill = ToWorker::Fill { step, slot, format, indices_len: indices.len() as u64 };
+        self.flights.insert(step, Flight { worker, slot, indices, format, wanted: true, finished: false });
+        self.workers[worker as usize].send(&fill.encode())?;
+        Ok(step)
+    }
+
+    /// Puts the indices of a batch for `worker` into a free slot.
+    fn stow(&mut self, worker: u32, indices: &[u8]) -> Result<u32, EngineError> {
+        let none = || EngineError::Config("no slot is free".into());
+        let slot = self.slots.grant(worker)?.ok_or_else(none)?;
+        match self.slots.put_indices(slot, indices) {
+            Ok(()) => Ok(slot),
+            Err(error) => {
+                self.slots.free(slot)?;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The next batch, if it is there.
+    ///
+    /// # Errors
+    /// When a worker broke the protocol, or this is a forked child of the trainer.
+    pub fn turn(&mut self) -> Result<Turn, EngineError> {
+        self.check_process()?;
+        if let Some(batch) = self.deliver()? {
+            return Ok(Turn::Batch(batch));
+        }
+        self.receive()?;
+        match self.deliver()? {
+            Some(batch) => Ok(Turn::Batch(batch)),
+            None if self.flights.is_empty() => Ok(Turn::Idle),
+            None => Ok(Turn::Pending),
+        }
+    }
+
+    /// Sleeps until [`turn`](Self::turn) may find more, a signal arrives, or `deadline` passes.
+    ///
+    /// # Errors
+    /// [`EngineError::WorkerEnded`] at once when a worker has ended.
+    pub fn wait(&mut self, deadline: Option<Instant>) -> Result<Woken, EngineError> {
+        self.check_process()?;
+        self.sleeper.lie_down();
+        let outcome = self.sleep(deadline);
+        self.sleeper.get_up();
+        outcome
+    }
+
+    fn sleep(&mut self, deadline: Option<Instant>) -> Result<Woken, EngineError> {
+        if self.receive()? {
+            return Ok(Woken::Ready(0));
+        }
+        let woken = {
+            let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.bell.as_fd()];
+            if let Some(crew) = &self.crew {
+                descriptors.extend((0..self.config.workers()).map(|worker| crew.exit(worker)));
+            }
+            sys::wait(&descriptors, deadline)?
+        };
+        match woken {
+            Woken::Ready(0) => self.bell.silence()?,
+            Woken::Ready(place) => self.worker_ended(place as u32 - 1)?,
+            Woken::Interrupted | Woken::TimedOut => {}
+        }
+        Ok(woken)
+    }
+
+    /// `worker` will never write again: what it finished counts, what it did not is lost.
+    fn worker_ended(&mut self, worker: u32) -> Result<(), EngineError> {
+        if self.receive()? {
+            return Ok(());
+        }
+        let lost = |flight: &Flight| flight.worker == worker && !flight.finished;
+        let in_flight = self.flights.iter().filter(|(_, flight)| lost(flight)).map(|(step, _)| *step).collect();
+        let end = self.crew.as_ref().map_or(crate::error::WorkerEnd::Process, |crew| crew.end(worker));
+        Err(EngineError::WorkerEnded { worker, in_flight, end })
+    }
+
+    /// The indices of a batch that was sent and not delivered, in the front's format.
+    pub fn indices(&self, step: u64) -> Option<(u32, &[u8])> {
+        self.flights.get(&step).map(|flight| (flight.format, flight.indices.as_slice()))
+    }
+
+    /// Which worker has to make the batch that is awaited next, and which batch that is.
+    pub fn awaited(&self) -> Option<(u32, u64)> {
+        self.flights.iter().find(|(_, flight)| !flight.finished).map(|(step, flight)| (flight.worker, *step))
+    }
+
+    /// A new epoch begins: nothing that was sent is wanted any more. Batches still in flight come in and are
+    /// dropped; until then [`turn`](Self::turn) reports [`Turn::Pending`].
+    ///
+    /// # Errors
+    /// When the kernel refuses to take memory back.
+    pub fn restart(&mut self) -> Result<(), EngineError> {
+        for finished in self.collect.drain() {
+            if let Some(flight) = self.flights.remove(&finished.step) {
+                self.slots.free(flight.slot)?;
+            }
+        }
+        self.flights.values_mut().for_each(|flight| flight.wanted = false);
+        self.dispatch.restart();
+        self.collect = Collect::new(self.config.in_order(), self.next_step);
+        Ok(())
+    }
+
+    /// Tells every worker to return when it has done what it was sent. Does nothing in a forked child.
+    pub fn stop(&mut self) {
+        if self.check_process().is_err() {
+            return;
+        }
+        for worker in &mut self.workers {
+            // A full or broken queue means a worker that will be stopped by whoever started it.
+            let _ = worker.send(&ToWorker::Stop.encode());
+        }
+    }
+
+    /// All workers have ended: gives back all memory but that of batches the user keeps. Does nothing in a forked
+    /// child.
+    ///
+    /// # Errors
+    /// When the kernel refuses to take memory back.
+    pub fn release(&mut self) -> Result<(), EngineError> {
+        if self.check_process().is_err() {
+            return Ok(());
+        }
+        for flight in std::mem::take(&mut self.flights).into_values() {
+            self.slots.free(flight.slot)?;
+        }
+        self.collect.drain();
+        Ok(self.slots.release()?)
+    }
+
+    /// Bytes of shared memory that batches take now.
+    pub fn memory_bytes(&self) -> u64 {
+        self.arena.reserved_total()
+    }
+
+    /// What the engine was told at birth.
+    pub fn config(&self) -> EngineConfig {
+        self.config
+    }
+
+    /// Takes in everything the workers have sent; tells whether that was anything.
+    fn receive(&mut self) -> Result<bool, EngineError> {
+        let mut any = false;
+        for worker in 0..self.workers.len() {
+            while let Some(record) = self.workers[worker].receive()? {
+                let protocol = |what| EngineError::Protocol { worker: worker as u32, what };
+                let message = FromWorker::decode(&record).map_err(protocol)?;
+                self.note(worker as u32, message)?;
+                any = true;
+            }
+        }
+        Ok(any)
+    }
+
+    /// A worker reports a finished batch. It may report only what it was sent, and only once.
+    fn note(&mut self, worker: u32, message: FromWorker) -> Result<(), EngineError> {
+        let FromWorker::Done { step, slot, outcome, layout, used } = message;
+        let protocol = |what| EngineError::Protocol { worker, what };
+        let flight = self.flights.get_mut(&step).ok_or_else(|| protocol("a batch that was not sent"))?;
+        if flight.worker != worker || flight.slot != slot || flight.finished {
+            return Err(protocol("a batch that was sent to somebody else or has come before"));
+        }
+        flight.finished = true;
+        let wanted = flight.wanted;
+        self.dispatch.finished(worker);
+        if wanted {
+            self.collect.put(step, Finished { step, outcome, layout, used });
+        } else {
+            self.flights.remove(&step);
+            self.slots.free(slot)?;
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self) -> Result<Option<Batch>, EngineError> {
+        let Some(Finished { step, outcome, layout, used }) = self.collect.take() else { return Ok(None) };
+        let missing = EngineError::Layout("its flight is unknown");
+        let Flight { worker, slot, .. } = self.flights.remove(&step).ok_or(missing)?;
+        let (lease, may_keep) = self.slots.lease(slot, used, self.config.window())?;
+        let value = layout::decode(&lease.read(layout)?)?;
+        let spans = value.spans();
+        let large = |span: Span| span.len > SMALL_ARRAY_BYTES;
+        let copied = !may_keep && spans.iter().any(|span| large(*span));
+        let regions = lease.split(&spans, |span| may_keep && large(span))?;
+        Ok(Some(Batch { step, worker, outcome, value, regions, copied }))
+    }
+
+    fn check_process(&self) -> Result<(), EngineError> {
+        if fork::depth() == self.depth { Ok(()) } else { Err(EngineError::ForkedChild) }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,115 @@
+//! What goes through the queues: closed enums, one 64-byte record each.
+
+use forebay_shm::Span;
+use forebay_shm::queue::{RECORD_WORDS, Record};
+
+const FILL: u64 = 1;
+const STOP: u64 = 2;
+const DONE: u64 = 3;
+
+/// What a record in a result queue reports about a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The slot holds the batch.
+    Batch,
+    /// The slot holds the description of an error, made by the dataset's side of the front.
+    Error,
+}
+
+/// From the trainer to a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ToWorker {
+    /// Make batch `step` into `slot`, whose first `indices_len` bytes are its indices in the front's `format`.
+    Fill { step: u64, slot: u32, format: u32, indices_len: u64 },
+    /// Return.
+    Stop,
+}
+
+/// From a worker to the trainer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FromWorker {
+    /// `slot` holds the outcome of batch `step`, described by the bytes at `layout`; `used` bytes are in use.
+    Done { step: u64, slot: u32, outcome: Outcome, layout: Span, used: u64 },
+}
+
+impl ToWorker {
+    pub(crate) fn encode(self) -> Record {
+        let mut record = [0; RECORD_WORDS];
+        match self {
+            Self::Fill { step, slot, format, indices_len } => {
+                record[..5].copy_from_slice(&[FILL, step, slot.into(), format.into(), indices_len]);
+            }
+            Self::Stop => record[0] = STOP,
+        }
+        record
+    }
+
+    pub(crate) fn decode(record: &Record) -> Result<Self, &'static str> {
+        match record[0] {
+            FILL => Ok(Self::Fill {
+                step: record[1],
+                slot: small(record[2])?,
+                format: small(record[3])?,
+                indices_len: record[4],
+            }),
+            STOP => Ok(Self::Stop),
+            _ => Err("unknown kind"),
+        }
+    }
+}
+
+impl FromWorker {
+    pub(crate) fn encode(self) -> Record {
+        let Self::Done { step, slot, outcome, layout, used } = self;
+        let outcome = match outcome {
+            Outcome::Batch => 0,
+            Outcome::Error => 1,
+        };
+        [DONE, step, slot.into(), outcome, layout.offset, layout.len, used, 0]
+    }
+
+    pub(crate) fn decode(record: &Record) -> Result<Self, &'static str> {
+        let outcome = match record[3] {
+            0 => Outcome::Batch,
+            1 => Outcome::Error,
+            _ => return Err("unknown outcome"),
+        };
+        let layout = Span { offset: record[4], len: record[5] };
+        match record[0] {
+            DONE => Ok(Self::Done { step: record[1], slot: small(record[2])?, outcome, layout, used: record[6] }),
+            _ => Err("unknown kind"),
+        }
+    }
+}
+
+fn small(value: u64) -> Result<u32, &'static str> {
+    u32::try_from(value).map_err(|_| "number too large")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn messages_survive_the_queue(step: u64, slot: u32, format: u32, len: u64, offset: u64, used: u64, error: bool) {
+            let fill = ToWorker::Fill { step, slot, format, indices_len: len };
+            prop_assert_eq!(ToWorker::decode(&fill.encode()), Ok(fill));
+            let outcome = if error { Outcome::Error } else { Outcome::Batch };
+            let done = FromWorker::Done { step, slot, outcome, layout: Span { offset, len }, used };
+            prop_assert_eq!(FromWorker::decode(&done.encode()), Ok(done));
+        }
+
+        #[test]
+        fn any_record_is_a_message_or_an_error(record: [u64; RECORD_WORDS]) {
+            let _ = ToWorker::decode(&record);
+            let _ = FromWorker::decode(&record);
+        }
+    }
+
+    #[test]
+    fn stop_survives_the_queue() {
+        assert_eq!(ToWorker::decode(&ToWorker::Stop.encode()), Ok(ToWorker::Stop));
+    }
+}

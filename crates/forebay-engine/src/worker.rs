@@ -1,0 +1,138 @@
+//! Station 3: a worker's side of the journey, whoever runs it.
+
+use std::os::fd::AsFd;
+
+use forebay_shm::sys::{self, Event, Woken};
+use forebay_shm::{Arena, SlotWriter, Span, WorkerEnd};
+
+use crate::layout::{self, Value};
+use crate::message::{FromWorker, Outcome, ToWorker};
+use crate::{EngineError, Seat};
+
+/// The work order for one batch, and the slot to make it in.
+#[derive(Debug)]
+pub struct Ticket {
+    /// Which batch of the loader's life, counted from 0.
+    pub step: u64,
+    /// The front's mark of how `indices` is written.
+    pub format: u32,
+    /// The indices, as the front wrote them.
+    pub indices: Vec<u8>,
+    /// The slot.
+    pub writer: SlotWriter,
+}
+
+/// What a worker is to do next.
+#[derive(Debug)]
+pub enum Order {
+    /// Make a batch.
+    Fill(Ticket),
+    /// Return.
+    Stop,
+}
+
+/// A worker of a crew. Used by the thread that makes the batches, and by no other.
+#[derive(Debug)]
+pub struct Worker {
+    id: u32,
+    end: WorkerEnd,
+}
+
+impl Worker {
+    /// Takes the seat the trainer prepared, in a process of its own, which from now on ends when the trainer does,
+    /// whatever it is doing then.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join), or when no thread can be started.
+    pub fn join_as_process(seat: Seat) -> Result<Self, EngineError> {
+        sys::die_with(sys::duplicate(seat.lifeline.as_fd())?)?;
+        Self::join(seat)
+    }
+
+    /// Takes the seat the trainer prepared, in a thread of the trainer.
+    ///
+    /// # Errors
+    /// When what the seat refers to is no arena, or has no such worker.
+    pub fn join(seat: Seat) -> Result<Self, EngineError> {
+        let Seat { worker, arena, worker_bell, trainer_bell, .. } = seat;
+        let arena = Arena::open(arena)?;
+        let (own, trainer) = (Event::from_descriptor(worker_bell), Event::from_descriptor(trainer_bell));
+        Ok(Self { id: worker, end: WorkerEnd::new(arena, worker, own, trainer)? })
+    }
+
+    /// Its number, from 0.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The oldest order, if there is one.
+    ///
+    /// # Errors
+    /// When the trainer's record makes no sense.
+    pub fn try_next(&mut self) -> Result<Option<Order>, EngineError> {
+        let Some(record) = self.end.receive()? else { return Ok(None) };
+        let protocol = |what| EngineError::Protocol { worker: self.id, what };
+        match ToWorker::decode(&record).map_err(protocol)? {
+            ToWorker::Stop => Ok(Some(Order::Stop)),
+            ToWorker::Fill { step, slot, format, indices_len } => {
+                let (writer, indices) = self.end.open_slot(slot, indices_len)?;
+                Ok(Some(Order::Fill(Ticket { step, format, indices, writer })))
+            }
+        }
+    }
+
+    /// The oldest order; sleeps until there is one. `None` when a signal came first, so that the program can react
+    /// to it.
+    ///
+    /// # Errors
+    /// When the trainer's record makes no sense, or the operating system refuses to wait.
+    pub fn next(&mut self) -> Result<Option<Order>, EngineError> {
+        loop {
+            if let Some(order) = self.try_next()? {
+                return Ok(Some(order));
+            }
+            self.end.sleep().0.lie_down();
+            let order = self.try_next();
+            let woken = if matches!(order, Ok(None)) { self.sleep() } else { Ok(Woken::Ready(0)) };
+            self.end.sleep().0.get_up();
+            match (order?, woken?) {
+                (Some(order), _) => return Ok(Some(order)),
+                (None, Woken::Interrupted) => return Ok(None),
+                (None, _) => {}
+            }
+        }
+    }
+
+    fn sleep(&self) -> Result<Woken, EngineError> {
+        let bell = self.end.sleep().1;
+        let woken = sys::wait(&[bell.as_fd()], None)?;
+        bell.silence()?;
+        Ok(woken)
+    }
+
+    /// Publishes what the ticket's writer holds: a batch, or an error, described by `value`.
+    ///
+    /// # Errors
+    /// When the description finds no memory; then the ticket is handed back, cleared, for an error to be reported.
+    pub fn finish(&mut self, mut ticket: Ticket, outcome: Outcome, value: &Value) -> Result<(), (Ticket, EngineError)> {
+        let mut description = Vec::new();
+        layout::encode(value, &mut description);
+        let offset = match ticket.writer.append(&description) {
+            Ok(offset) => offset,
+            Err(error) => {
+                ticket.writer.clear();
+                return Err((ticket, error.into()));
+            }
+        };
+        let layout = Span { offset, len: description.len() as u64 };
+        let (step, slot, used) = (ticket.step, ticket.writer.slot(), ticket.writer.used());
+        let done = FromWorker::Done { step, slot, outcome, layout, used };
+        match self.end.send(&done.encode()) {
+            Ok(()) => {
+                self.end.close_slot(ticket.writer);
+                Ok(())
+            }
+            Err(error) => Err((ticket, error.into())),
+        }
+    }
+}

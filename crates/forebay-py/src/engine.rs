@@ -1,0 +1,257 @@
+//! The trainer's side of the journey.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use forebay_engine::{EngineConfig, EngineError, OutsideCrew, Outcome, Turn, layout::Value};
+use forebay_shm::sys::{Woken, watch_process};
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyInt, PyList};
+
+use crate::decode::decode;
+use crate::error::{exception, raise};
+use crate::front::Front;
+
+/// Indices are 64-bit integers, one after the other.
+pub(crate) const PACKED: u32 = 0;
+/// Indices are a pickle.
+const PICKLED: u32 = 1;
+
+/// Sends batches' indices to workers and takes their batches in: the whole journey but the making.
+///
+/// Args:
+///     front: how to turn bytes into objects.
+///     workers: how many processes take part.
+///     prefetch_factor: batches ahead for each of them.
+///     in_order: whether batches come in the order in which they were submitted.
+///     memory_budget: bytes of shared memory for all batches; None for half of what the process may use.
+///     on_full: called when a batch has to be copied because kept batches use the budget up.
+#[pyclass(frozen, module = "forebay._engine")]
+#[derive(Debug)]
+pub struct Engine {
+    front: Py<Front>,
+    on_full: Py<PyAny>,
+    engine: Mutex<forebay_engine::Engine>,
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (front, *, workers, prefetch_factor, in_order, memory_budget, on_full))]
+    fn new(
+        py: Python<'_>,
+        front: Py<Front>,
+        workers: u32,
+        prefetch_factor: u32,
+        in_order: bool,
+        memory_budget: Option<u64>,
+        on_full: Py<PyAny>,
+    ) -> PyResult<Self> {
+        let config = EngineConfig::new(workers, prefetch_factor, in_order, memory_budget);
+        let engine = config.and_then(forebay_engine::Engine::new).map_err(|error| raise(py, error))?;
+        Ok(Self { front, on_full, engine: Mutex::new(engine) })
+    }
+
+    /// What worker `worker` needs to take part; pass it on while its process is started.
+    fn seat(&self, py: Python<'_>, worker: u32) -> PyResult<Seat> {
+        let seat = self.lock(py).seat(worker).map_err(|error| raise(py, error))?;
+        Ok(Seat(Mutex::new(Some(seat))))
+    }
+
+    /// The workers have started, as processes `pids`; from now on their ends are watched.
+    fn attach(&self, py: Python<'_>, pids: Vec<u32>) -> PyResult<()> {
+        let exits: Result<Vec<_>, _> = pids.into_iter().map(watch_process).collect();
+        let crew = OutsideCrew::new(exits.map_err(|error| raise(py, error.into()))?);
+        self.lock(py).attach(Box::new(crew));
+        Ok(())
+    }
+
+    /// Whether one more batch may be submitted.
+    fn wants(&self, py: Python<'_>) -> bool {
+        self.lock(py).wants()
+    }
+
+    /// Sends the indices of one batch, as the sampler gave them; tells its step.
+    fn submit(&self, py: Python<'_>, indices: &Bound<'_, PyAny>) -> PyResult<u64> {
+        let (format, bytes) = match pack(indices) {
+            Some(bytes) => (PACKED, bytes),
+            None => (PICKLED, self.pickle(indices)?),
+        };
+        self.lock(py).submit(format, bytes).map_err(|error| raise(py, error))
+    }
+
+    /// The next batch. Waits for it without the interpreter's lock, at most `timeout` seconds (None: for ever).
+    ///
+    /// Raises:
+    ///     StopIteration: everything that was submitted has been delivered.
+    ///     forebay.errors.BatchFailed: the batch's place is taken by an error of its worker.
+    ///     forebay.errors.WorkerEnded: a worker ended before its work was done.
+    ///     forebay.errors.WaitTimedOut: the time is over.
+    #[pyo3(signature = (timeout))]
+    fn next<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        let mut deadline = None;
+        loop {
+            let turn = self.lock(py).turn().map_err(|error| raise(py, error))?;
+            match turn {
+                Turn::Batch(batch) => return self.deliver(py, batch),
+                Turn::Idle => return Err(PyStopIteration::new_err(())),
+                Turn::Pending => {}
+            }
+            if deadline.is_none() {
+                deadline = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).map(|limit| Instant::now() + limit);
+            }
+            let woken = py.detach(|| self.wait_lock().wait(deadline)).map_err(|error| raise(py, error))?;
+            match woken {
+                Woken::Interrupted => py.check_signals()?,
+                Woken::TimedOut => return Err(exception(py, "WaitTimedOut", ())),
+                Woken::Ready(_) => {}
+            }
+        }
+    }
+
+    /// The indices of a batch that is awaited or in flight, as the sampler gave them; None for any other.
+    fn indices<'py>(&self, py: Python<'py>, step: u64) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Some((format, bytes)) = self.lock(py).indices(step).map(|(format, bytes)| (format, bytes.to_vec())) else {
+            return Ok(None);
+        };
+        if format == PACKED {
+            let numbers = bytes.chunks_exact(8).map(|bytes| i64::from_ne_bytes(bytes.try_into().unwrap_or_default()));
+            return Ok(Some(PyList::new(py, numbers.collect::<Vec<_>>())?.into_any()));
+        }
+        let none: Vec<Py<PyAny>> = Vec::new();
+        self.front.get().load.bind(py).call1((PyBytes::new(py, &bytes), none)).map(Some)
+    }
+
+    /// The worker that has to make the batch awaited next, and that batch's step; None when nothing is awaited.
+    fn awaited(&self, py: Python<'_>) -> Option<(u32, u64)> {
+        self.lock(py).awaited()
+    }
+
+    /// A new epoch begins: what was submitted is not wanted any more. Waits until the workers have done it.
+    #[pyo3(signature = (timeout))]
+    fn restart(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        self.lock(py).restart().map_err(|error| raise(py, error))?;
+        match self.next(py, timeout) {
+            Err(error) if error.is_instance_of::<PyStopIteration>(py) => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Err(PyRuntimeError::new_err("a batch of an abandoned epoch was delivered")),
+        }
+    }
+
+    /// Tells every worker to return when it has done what it was sent.
+    fn stop(&self, py: Python<'_>) {
+        self.lock(py).stop();
+    }
+
+    /// All workers have ended: gives back all memory but that of batches that the user keeps.
+    fn release(&self, py: Python<'_>) -> PyResult<()> {
+        self.lock(py).release().map_err(|error| raise(py, error))
+    }
+
+    /// Bytes of shared memory that batches take now.
+    #[getter]
+    fn memory_bytes(&self, py: Python<'_>) -> u64 {
+        self.lock(py).memory_bytes()
+    }
+
+    /// Bytes of shared memory that batches may take.
+    #[getter]
+    fn memory_budget(&self, py: Python<'_>) -> u64 {
+        self.lock(py).config().memory_budget_bytes()
+    }
+}
+
+impl Engine {
+    /// Nobody waits for this lock while holding the interpreter's: a thread that has to wait lets others run, so the holder
+    /// can finish, whatever it needs.
+    fn lock(&self, py: Python<'_>) -> MutexGuard<'_, forebay_engine::Engine> {
+        loop {
+            match self.engine.try_lock() {
+                Ok(guard) => return guard,
+                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => py.detach(|| drop(self.wait_lock())),
+            }
+        }
+    }
+
+    fn wait_lock(&self) -> MutexGuard<'_, forebay_engine::Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn deliver<'py>(&self, py: Python<'py>, batch: forebay_engine::Batch) -> PyResult<Bound<'py, PyAny>> {
+        if batch.outcome == Outcome::Error {
+            let Value::Bytes(report) = &batch.value else {
+                return Err(raise(py, EngineError::Layout("an error without a report")));
+            };
+            return Err(exception(py, "BatchFailed", (PyBytes::new(py, report), batch.step, batch.worker)));
+        }
+        if batch.copied {
+            self.on_full.call0(py)?;
+        }
+        decode(py, self.front.get(), batch)
+    }
+
+    fn pickle(&self, indices: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+        let py = indices.py();
+        let pickle = py.import("pickle")?.call_method1("dumps", (indices, 5))?;
+        Ok(pickle.cast_into::<PyBytes>()?.as_bytes().to_vec())
+    }
+}
+
+/// A list of plain integers, as the default samplers make them, packed. Anything else keeps its types by pickle.
+fn pack(indices: &Bound<'_, PyAny>) -> Option<Vec<u8>> {
+    let list = indices.cast_exact::<PyList>().ok()?;
+    let mut bytes = Vec::with_capacity(list.len() * 8);
+    for index in list.iter() {
+        if !index.is_exact_instance_of::<PyInt>() {
+            return None;
+        }
+        bytes.extend_from_slice(&index.extract::<i64>().ok()?.to_ne_bytes());
+    }
+    Some(bytes)
+}
+
+/// A worker's place: five descriptors and a number. A process started by `fork` inherits it; for others it is
+/// taken apart with `descriptors` and put together again with `of`.
+#[pyclass(frozen, module = "forebay._engine")]
+#[derive(Debug)]
+pub struct Seat(Mutex<Option<forebay_engine::Seat>>);
+
+#[pymethods]
+impl Seat {
+    /// The worker's number and the descriptors (arena, worker's bell, trainer's bell, lifeline). They stay this seat's.
+    fn descriptors(&self) -> PyResult<(u32, [RawFd; 4])> {
+        let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seat = guard.as_ref().ok_or_else(taken)?;
+        let forebay_engine::Seat { worker, arena, worker_bell, trainer_bell, lifeline } = seat;
+        Ok((*worker, [arena, worker_bell, trainer_bell, lifeline].map(AsRawFd::as_raw_fd)))
+    }
+
+    /// A seat of descriptors that came from another process; it owns them from now on.
+    #[staticmethod]
+    fn of(worker: u32, descriptors: [RawFd; 4]) -> PyResult<Self> {
+        if descriptors.iter().any(|descriptor| *descriptor < 0) {
+            return Err(PyRuntimeError::new_err("a seat's descriptors are not negative"));
+        }
+        // SAFETY: not negative; the caller has just received them and gives them away here.
+        let [arena, worker_bell, trainer_bell, lifeline] = descriptors.map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
+        Ok(Self(Mutex::new(Some(forebay_engine::Seat { worker, arena, worker_bell, trainer_bell, lifeline }))))
+    }
+
+    /// Closes the descriptors in this process.
+    fn close(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl Seat {
+    pub(crate) fn take(&self) -> PyResult<forebay_engine::Seat> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(taken)
+    }
+}
+
+fn taken() -> PyErr {
+    PyRuntimeError::new_err("this seat is taken or closed")
+}

@@ -1,0 +1,30 @@
+//! The Python face of the engine: translation only. What Python sees is the list below; `python/forebay/_engine.pyi`
+//! describes it and is checked against it.
+//!
+//! No decision about order, memory or workers is made here.
+
+mod arrays;
+mod buffer;
+mod collate;
+mod decode;
+mod dlpack;
+mod encode;
+mod engine;
+mod error;
+mod front;
+mod worker;
+
+/// Forebay's engine.
+#[pyo3::pymodule]
+mod _engine {
+    #[pymodule_export]
+    use crate::buffer::Buffer;
+    #[pymodule_export]
+    use crate::engine::Engine;
+    #[pymodule_export]
+    use crate::engine::Seat;
+    #[pymodule_export]
+    use crate::front::Front;
+    #[pymodule_export]
+    use crate::worker::Worker;
+}

@@ -1,0 +1,124 @@
+//! A worker process's side of the journey.
+
+use std::sync::{Mutex, PoisonError};
+
+use forebay_engine::layout::Value;
+use forebay_engine::{EngineError, Order, Outcome, Ticket};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+
+use crate::collate::collate;
+use crate::encode::encode;
+use crate::engine::{PACKED, Seat};
+use crate::error::raise;
+use crate::front::Front;
+
+/// Takes the seat that the trainer's engine prepared. From then on the process ends when the trainer does.
+///
+/// Args:
+///     front: how to turn objects into bytes.
+///     seat: what the trainer's `Engine.seat` gave, passed on while the process was started.
+#[pyclass(frozen, module = "forebay._engine")]
+#[derive(Debug)]
+pub struct Worker {
+    front: Py<Front>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    worker: forebay_engine::Worker,
+    ticket: Option<Ticket>,
+}
+
+#[pymethods]
+impl Worker {
+    #[new]
+    fn new(py: Python<'_>, front: Py<Front>, seat: &Bound<'_, Seat>) -> PyResult<Self> {
+        let seat = seat.get().take()?;
+        let worker = forebay_engine::Worker::join_as_process(seat).map_err(|error| raise(py, error))?;
+        Ok(Self { front, state: Mutex::new(State { worker, ticket: None }) })
+    }
+
+    /// The indices of the next batch to make, as the sampler gave them; None when there is no more to do. Waits without the
+    /// interpreter's lock.
+    fn next(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        loop {
+            let order = py.detach(|| self.lock().worker.next()).map_err(|error| raise(py, error))?;
+            match order {
+                None => py.check_signals()?,
+                Some(Order::Stop) => return Ok(None),
+                Some(Order::Fill(ticket)) => {
+                    let indices = self.indices(py, &ticket)?;
+                    self.lock().ticket = Some(ticket);
+                    return Ok(Some(indices));
+                }
+            }
+        }
+    }
+
+    /// Which batch of the loader's life is being made.
+    #[getter]
+    fn step(&self) -> Option<u64> {
+        self.lock().ticket.as_ref().map(|ticket| ticket.step)
+    }
+
+    /// Makes the batch of `samples` by the front's default collate, and sends it.
+    fn collate(&self, py: Python<'_>, samples: &Bound<'_, PyList>) -> PyResult<()> {
+        let front = self.front.get();
+        self.publish(py, Outcome::Batch, |ticket| collate(front, &mut ticket.writer, samples))
+    }
+
+    /// Sends a batch that is made already.
+    fn put(&self, py: Python<'_>, batch: &Bound<'_, PyAny>) -> PyResult<()> {
+        let front = self.front.get();
+        self.publish(py, Outcome::Batch, |ticket| encode(front, &mut ticket.writer, batch))
+    }
+
+    /// Sends an error in the batch's place, as bytes that the trainer's side understands.
+    fn fail(&self, py: Python<'_>, report: &Bound<'_, PyBytes>) -> PyResult<()> {
+        let value = Value::Bytes(report.as_bytes().to_vec());
+        self.publish(py, Outcome::Error, |_| Ok(value))
+    }
+}
+
+impl Worker {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn indices(&self, py: Python<'_>, ticket: &Ticket) -> PyResult<Py<PyAny>> {
+        if ticket.format == PACKED {
+            let indices = ticket.indices.chunks_exact(8).map(|bytes| i64::from_ne_bytes(bytes.try_into().unwrap_or_default()));
+            return Ok(PyList::new(py, indices.collect::<Vec<_>>())?.into_any().unbind());
+        }
+        let none: Vec<Py<PyAny>> = Vec::new();
+        Ok(self.front.get().load.bind(py).call1((PyBytes::new(py, &ticket.indices), none))?.unbind())
+    }
+
+    /// `make` may run any Python code, so the lock is not held meanwhile. If it fails, the ticket stays, to be failed.
+    fn publish(
+        &self,
+        py: Python<'_>,
+        outcome: Outcome,
+        make: impl FnOnce(&mut Ticket) -> PyResult<Value>,
+    ) -> PyResult<()> {
+        let ticket = self.lock().ticket.take();
+        let mut ticket = ticket.ok_or_else(|| PyRuntimeError::new_err("no batch is being made"))?;
+        ticket.writer.clear();
+        let made = make(&mut ticket);
+        let mut state = self.lock();
+        let value = match made {
+            Ok(value) => value,
+            Err(error) => {
+                state.ticket = Some(ticket);
+                return Err(error);
+            }
+        };
+        state.worker.finish(ticket, outcome, &value).map_err(|(ticket, error): (Ticket, EngineError)| {
+            state.ticket = Some(ticket);
+            raise(py, error)
+        })
+    }
+}

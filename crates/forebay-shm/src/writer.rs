@@ -1,0 +1,93 @@
+//! A worker's exclusive handle on the slot it was granted.
+
+use std::ptr::NonNull;
+
+use crate::slot::SlotMemory;
+use crate::{ALIGNMENT_BYTES, Arena, ShmError};
+
+/// Writes one batch into one slot: every write is bounded by what was allocated.
+///
+/// Called by: the worker that was granted the slot, from one thread. It is not `Clone`: the engine makes one per
+/// grant, and publishing consumes it.
+#[derive(Debug)]
+pub struct SlotWriter {
+    arena: Arena,
+    slot: u32,
+    used: u64,
+    memory: SlotMemory,
+}
+
+impl SlotWriter {
+    pub(crate) fn new(arena: Arena, slot: u32, memory: SlotMemory) -> Self {
+        Self { arena, slot, used: 0, memory }
+    }
+
+    /// The slot.
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// Bytes allocated so far.
+    pub fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// This process's view of the slot, to be kept for its next batch.
+    pub fn into_memory(self) -> SlotMemory {
+        self.memory
+    }
+
+    /// Forgets everything written so far.
+    pub fn clear(&mut self) {
+        self.used = 0;
+    }
+
+    /// Forgets everything allocated after the first `used` bytes.
+    pub fn truncate(&mut self, used: u64) {
+        self.used = self.used.min(used);
+    }
+
+    /// Sets `len` bytes aside and tells their offset in the slot.
+    ///
+    /// # Errors
+    /// When there is no memory for them, with numbers.
+    pub fn allocate(&mut self, len: u64) -> Result<u64, ShmError> {
+        let offset = self.used.next_multiple_of(ALIGNMENT_BYTES as u64);
+        let end = offset.checked_add(len).ok_or(ShmError::TooLarge { needed: u64::MAX, limit: u64::MAX })?;
+        self.arena.reserve(self.slot, end)?;
+        self.memory.cover(&self.arena, self.slot, end)?;
+        self.used = end;
+        Ok(offset)
+    }
+
+    /// Where allocated bytes are, for a copy that knows its own bounds. Valid until the next allocation.
+    ///
+    /// # Panics
+    /// When the range was not allocated: a mistake of the caller, not of the user.
+    pub fn pointer(&self, offset: u64, len: u64) -> NonNull<u8> {
+        let allocated = offset.checked_add(len).is_some_and(|end| end <= self.used);
+        assert!(allocated, "{len} bytes at {offset} of {} allocated", self.used);
+        self.memory.pointer(offset, len).expect("allocated bytes are mapped")
+    }
+
+    /// Allocated bytes.
+    ///
+    /// # Panics
+    /// When the range was not allocated.
+    pub fn bytes_mut(&mut self, offset: u64, len: u64) -> &mut [u8] {
+        let start = self.pointer(offset, len);
+        // SAFETY: `pointer` checked that the range is mapped. The slot is granted to this writer alone, the
+        // trainer reads it only after publication, and `&mut self` excludes a second slice from here.
+        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len as usize) }
+    }
+
+    /// Allocates room for `bytes` and copies them there; tells the offset.
+    ///
+    /// # Errors
+    /// When there is no memory for them, with numbers.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<u64, ShmError> {
+        let offset = self.allocate(bytes.len() as u64)?;
+        self.bytes_mut(offset, bytes.len() as u64).copy_from_slice(bytes);
+        Ok(offset)
+    }
+}

@@ -1,0 +1,126 @@
+"""The worker processes of one iterator: started by `multiprocessing`, as the user configured it; watched by the engine."""
+
+import contextlib
+import gc
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from forebay._engine import Engine
+from forebay._worker import Assignment, TravellingSeat, work
+from forebay.errors import WorkerDied
+
+__all__ = ["Crew"]
+
+_PATIENCE_S = 5.0
+"""How long a worker may take to finish what it is doing before it is terminated, as in torch."""
+
+_LIKELY_CAUSES = {
+    signal.SIGKILL: "the system ran out of memory and killed it, or somebody sent kill -9",
+    signal.SIGSEGV: "native code (a decoder, an extension) crashed",
+    signal.SIGBUS: "a memory-mapped file was truncated while it was read, or the disk under it failed",
+    signal.SIGFPE: "native code divided by zero",
+    signal.SIGILL: "native code was built for another processor",
+    signal.SIGABRT: "native code gave up (look for its message above)",
+    signal.SIGTERM: "somebody terminated it",
+}
+
+
+class Crew:
+    """Worker processes, started when made.
+
+    Args:
+        context: the start method, as `multiprocessing.get_context` gives it.
+        engine: whose tickets they take.
+        assignment: what every worker is told, but for its number.
+    """
+
+    def __init__(self, context: BaseContext, engine: Engine, assignment: Assignment) -> None:
+        self.processes: list[BaseProcess] = []
+        try:
+            # Garbage that a worker's collector would find is the trainer's: frozen, its pages stay shared.
+            gc.freeze()
+            for worker_id in range(assignment.num_workers):
+                self._start(context, engine, replace(assignment, worker_id=worker_id))
+        except BaseException:
+            self._terminate(self.processes)
+            raise
+        finally:
+            gc.unfreeze()
+        engine.attach([_pid(process) for process in self.processes])
+
+    def _start(self, context: BaseContext, engine: Engine, assignment: Assignment) -> None:
+        seat = engine.seat(assignment.worker_id)
+        arguments: tuple[Any, ...] = (TravellingSeat(seat), assignment)
+        process: BaseProcess = context.Process(target=work, args=arguments, daemon=True)  # type: ignore[attr-defined]
+        try:
+            process.start()
+        finally:
+            seat.close()
+        self.processes.append(process)
+
+    def stop(self, engine: Engine) -> None:
+        """Lets the workers return; terminates those that do not within a few seconds."""
+        engine.stop()
+        for process in self.processes:
+            process.join(_PATIENCE_S)
+        self._terminate([process for process in self.processes if process.is_alive()])
+
+    @staticmethod
+    def _terminate(processes: Sequence[BaseProcess]) -> None:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(_PATIENCE_S)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+    def died(self, worker: int, batches: list[int], indices: object) -> WorkerDied:
+        """The error that tells how `worker` died and over which batch (`batches[0]`, made of `indices`)."""
+        process = self.processes[worker]
+        process.join(_PATIENCE_S)
+        code, pid = process.exitcode, _pid(process)
+        if not batches:
+            task = "between batches"
+        else:
+            task = f"while it made batch {batches[0]}" + ("" if indices is None else f" of indices {_abridged(indices)}")
+        text = f"DataLoader worker (pid(s) {pid}) exited unexpectedly: worker {worker} {_end(code)} {task}. {_cause(code)}"
+        return WorkerDied(text, worker, pid, code, batches)
+
+
+def _pid(process: BaseProcess) -> int:
+    assert process.pid is not None, "a started process has a number"
+    return process.pid
+
+
+def _end(code: int | None) -> str:
+    if code is None:
+        return "ended"
+    if code >= 0:
+        return f"exited with code {code}"
+    name = str(-code)
+    with contextlib.suppress(ValueError):
+        name = f"{signal.Signals(-code).name} ({signal.strsignal(-code)})"
+    return f"is killed by signal: {name}"
+
+
+def _cause(code: int | None) -> str:
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            cause = _LIKELY_CAUSES.get(signal.Signals(-code))
+            if cause is not None:
+                return f"Likely cause: {cause}. "
+        return ""
+    return (
+        "Likely cause: the dataset, or a library it uses, called sys.exit or os._exit. With num_workers=0 the same "
+        "code runs in this process, where it can be seen."
+    )
+
+
+def _abridged(indices: object) -> str:
+    text = repr(indices)
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,0 +1,233 @@
+"""One iterator's life: the engine, its crew, and the sampler that feeds them. Shared by both fronts."""
+
+import gc
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from forebay import _report
+from forebay._crew import Crew
+from forebay._engine import Engine, Front
+from forebay._report import Report
+from forebay._worker import Assignment
+from forebay.errors import (
+    BatchFailed,
+    ForebayError,
+    LoaderTimeout,
+    MemoryBudgetWarning,
+    WaitTimedOut,
+    WorkerDied,
+    WorkerEnded,
+)
+
+__all__ = ["Journey", "Options", "SampleError"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How an iterator works.
+
+    Attributes:
+        prefetch_factor: batches ahead for each worker.
+        in_order: whether batches come in the sampler's order.
+        timeout_s: how long to wait for a batch; 0 for ever.
+        persistent: whether the workers stay when an epoch is over.
+        memory_budget_bytes: shared memory for all batches; None for half of what the process may use.
+    """
+
+    prefetch_factor: int
+    in_order: bool
+    timeout_s: float
+    persistent: bool
+    memory_budget_bytes: int | None
+
+
+class SampleError(Exception):
+    """A batch's place is taken by an exception of its worker; the fronts raise it in their own ways."""
+
+    def __init__(self, report: Report, worker: int, batch: int) -> None:
+        super().__init__(report, worker, batch)
+        self.report = report
+        self.worker = worker
+        self.batch = batch
+
+    def note(self) -> str:
+        """Where it happened, for `BaseException.add_note`."""
+        index = "" if self.report.index is None else f", sample index {self.report.index}"
+        return f"[forebay] worker {self.worker}, batch {self.batch}{index}"
+
+
+class Journey:
+    """Batches from workers, epoch after epoch.
+
+    Args:
+        front: how bytes become objects.
+        context: how worker processes are started.
+        assignment: what workers are told.
+        options: how it works.
+    """
+
+    def __init__(self, front: Front, context: BaseContext, assignment: Assignment, options: Options) -> None:
+        self._options = options
+        self._timeout = options.timeout_s or None
+        self._warned = False
+        self._first_step = 0
+        self._next_step = 0
+        self._indices: Iterator[Any] | None = None
+        self._sampler_error: BaseException | None = None
+        self._broken: ForebayError | None = None
+        self._closed = False
+        self._pid = os.getpid()
+        self._closing = threading.Lock()
+        self._engine = Engine(
+            front,
+            workers=assignment.num_workers,
+            prefetch_factor=options.prefetch_factor,
+            in_order=options.in_order,
+            memory_budget=options.memory_budget_bytes,
+            on_full=self._on_full,
+        )
+        self._crew = Crew(context, self._engine, assignment)
+
+    @property
+    def processes(self) -> list[BaseProcess]:
+        """The worker processes, by number."""
+        return self._crew.processes
+
+    @property
+    def engine(self) -> Engine:
+        """The engine."""
+        return self._engine
+
+    def begin(self, indices: Iterator[Any]) -> None:
+        """Begins an epoch over what a sampler gives, and sends the first batches ahead.
+
+        What is left of an epoch that was not read to its end is waited for and dropped.
+        """
+        self._check_open()
+        if self._next_step > self._first_step:
+            self._run(lambda: self._engine.restart(self._timeout))
+        self._indices = indices
+        self._first_step = self._next_step
+        self._sampler_error = None
+        while self._indices is not None and self._engine.wants():
+            self._submit()
+        if self._sampler_error is not None:
+            self.close()
+            raise self._sampler_error
+
+    def next(self) -> Any:
+        """The next batch.
+
+        Raises:
+            StopIteration: the epoch is over.
+            SampleError: the batch's place is taken by an exception of its worker.
+            WorkerDied: a worker died.
+            LoaderTimeout: the batch did not come in time.
+        """
+        if self._broken is not None:
+            raise self._broken
+        if self._closed:
+            raise StopIteration
+        try:
+            batch = self._engine.next(self._timeout)
+        except StopIteration:
+            self._finish()
+            raise
+        except BatchFailed as failed:
+            self._submit()
+            report = _report.unpack(failed.report)
+            raise SampleError(report, failed.worker, failed.step - self._first_step) from None
+        except WaitTimedOut:
+            raise self._timed_out() from None
+        except WorkerEnded as ended:
+            raise self._died(ended) from None
+        self._submit()
+        return batch
+
+    def close(self) -> None:
+        """Ends the workers. May be called at any time, any number of times, from any thread."""
+        if os.getpid() != self._pid:
+            return  # a forked child: the workers are its parent's
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        self._indices = None
+        self._crew.stop(self._engine)
+        self._engine.release()
+
+    def _submit(self) -> None:
+        """Sends the sampler's next batch. An error of the sampler comes after the batches sent before it."""
+        if self._indices is None:
+            return
+        try:
+            indices = next(self._indices)
+        except StopIteration:
+            self._indices = None
+            return
+        except Exception as error:  # noqa: BLE001 - a user's sampler may raise anything; it is raised in its place
+            self._indices = None
+            self._sampler_error = error
+            return
+        self._engine.submit(indices)
+        self._next_step += 1
+
+    def _finish(self) -> None:
+        if not self._options.persistent:
+            self.close()
+        if self._sampler_error is not None:
+            error, self._sampler_error = self._sampler_error, None
+            raise error
+
+    def _run(self, action: Any) -> None:
+        try:
+            action()
+        except WaitTimedOut:
+            raise self._timed_out() from None
+        except WorkerEnded as ended:
+            raise self._died(ended) from None
+
+    def _timed_out(self) -> LoaderTimeout:
+        awaited = self._engine.awaited()
+        where = ""
+        if awaited is not None:
+            worker, step = awaited
+            indices = self._engine.indices(step)
+            where = f"; worker {worker} (pid {self.processes[worker].pid}) has not finished batch {step - self._first_step}"
+            where += "" if indices is None else f" of indices {indices!r}"[:300]
+        return LoaderTimeout(f"DataLoader timed out after {self._options.timeout_s} seconds{where}")
+
+    def _died(self, ended: WorkerEnded) -> WorkerDied:
+        """What a dead worker leaves: an error now, and the same error at every further call."""
+        batches = [step - self._first_step for step in ended.in_flight]
+        indices = self._engine.indices(ended.in_flight[0]) if ended.in_flight else None
+        error = self._crew.died(ended.worker, batches, indices)
+        self._broken = error
+        self.close()
+        return error
+
+    def _check_open(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+        if self._closed:
+            raise RuntimeError("this iterator is closed; get a new one with iter(loader)")
+
+    def _on_full(self) -> None:
+        """Kept batches use the budget up. They may be in reference cycles, which only a collection ends."""
+        gc.collect()
+        if not self._warned:
+            self._warned = True
+            used, budget = self._engine.memory_bytes, self._engine.memory_budget
+            warnings.warn(
+                f"the program keeps so many batches that {used:,} of the {budget:,} bytes of shared memory are in use; "
+                "from now on batches are copied to ordinary memory, which is slower. If you keep batches on purpose, "
+                "nothing is wrong; else drop them sooner, or raise memory_budget.",
+                MemoryBudgetWarning,
+                stacklevel=4,
+            )

@@ -1,0 +1,44 @@
+"""Objects as bytes, for what the engine cannot describe itself: pickle, with large buffers beside it."""
+
+import io
+import pickle
+from collections.abc import Sequence
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+__all__ = ["BatchPickler", "dump", "load"]
+
+_IN_BAND_BYTES = 1024
+"""Smaller buffers cost less inside the pickle than beside it."""
+
+
+class BatchPickler(pickle.Pickler):
+    """Pickles a batch; large contiguous buffers are left out and collected in `buffers`.
+
+    What users registered with `multiprocessing` (`ForkingPickler.register`) is respected, as PyTorch's loader does.
+    """
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=5, buffer_callback=self._take)
+        self.dispatch_table = ForkingPickler(io.BytesIO()).dispatch_table
+        self.buffers: list[memoryview] = []
+
+    def _take(self, buffer: pickle.PickleBuffer) -> bool:
+        view = buffer.raw()
+        if view.nbytes < _IN_BAND_BYTES:
+            return True
+        self.buffers.append(view)
+        return False
+
+
+def dump(value: Any) -> tuple[bytes, list[memoryview]]:
+    """Pickles `value`; the inverse of `load`."""
+    file = io.BytesIO()
+    pickler = BatchPickler(file)
+    pickler.dump(value)
+    return file.getvalue(), pickler.buffers
+
+
+def load(body: Any, buffers: Sequence[Any]) -> Any:
+    """Unpickles what `dump` made; arrays in it stand on `buffers`."""
+    return pickle.loads(body, buffers=buffers)

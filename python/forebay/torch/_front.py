@@ -1,0 +1,65 @@
+"""What the engine must know about torch, and what torch code expects in a worker."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import default_collate
+from torch.utils.data._utils import collate as torch_collate
+from torch.utils.data._utils import signal_handling
+from torch.utils.data._utils import worker as torch_worker
+
+from forebay import _seeds
+from forebay._engine import Front
+from forebay._front import DTYPES
+from forebay._worker import Assignment, Prepared
+from forebay.torch import _pickling
+
+__all__ = ["make_front", "prepare"]
+
+_STOCK_REGISTRY = dict(torch_collate.default_collate_fn_map)
+"""How torch itself collates; users may have added to the registry since."""
+
+
+def make_front() -> Front:
+    """The torch front: arrays and tensors in, tensors out."""
+    return Front(
+        ndarray=np.ndarray,
+        memmap=np.memmap,
+        dtypes=DTYPES,
+        dump=_pickling.dump,
+        load=_pickling.load,
+        collate=default_collate,
+        stack=_stack,
+        tensor=torch.Tensor,
+    )
+
+
+def _stack(samples: Sequence[Any], out: Any) -> None:
+    """Stacks tensors or arrays of any strides into `out`."""
+    if isinstance(out, torch.Tensor):
+        torch.stack(list(samples), 0, out=out)
+    else:
+        np.stack(samples, out=out)
+
+
+def prepare(assignment: Assignment) -> Prepared:
+    """Makes a process what torch code expects of a worker: its threads, seeds and worker info."""
+    signal_handling._set_worker_signal_handlers()  # type: ignore[attr-defined]
+    torch.multiprocessing._set_thread_name("pt_data_worker")
+    torch.set_num_threads(1)
+    seed = _seeds.worker_seed(assignment.base_seed, assignment.worker_id)
+    random.seed(seed)
+    torch.manual_seed(seed)
+    np.random.seed(_seeds.numpy_state(assignment.base_seed, assignment.worker_id))
+    torch_worker._worker_info = torch_worker.WorkerInfo(
+        id=assignment.worker_id, num_workers=assignment.num_workers, seed=seed, dataset=assignment.dataset
+    )
+    return Prepared(make_front(), lambda: _collates_as_stock(assignment))
+
+
+def _collates_as_stock(assignment: Assignment) -> bool:
+    """Whether the engine may collate: torch's own function, with the registry as torch made it."""
+    return assignment.collate_fn is default_collate and torch_collate.default_collate_fn_map == _STOCK_REGISTRY

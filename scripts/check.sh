@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Every check that is not a test. Runs all of them and names the ones that failed, so that one run shows everything.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+failed=()
+check() {
+    local name=$1
+    shift
+    say "$name: $*"
+    "$@" || failed+=("$name")
+}
+
+check "Rust format" cargo fmt --all --check
+check "clippy" cargo clippy --workspace --all-targets "${locked[@]}" -- -D warnings
+check "Python lint" ruff check .
+check "Python format" ruff format --check .
+check "mypy" mypy --strict python/forebay
+check "stub of the engine" stubtest forebay._engine --mypy-config-file pyproject.toml --allowlist scripts/stubtest-allowlist.txt
+check "basedpyright" basedpyright
+check "project laws" python scripts/tidy.py
+check "Rust documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps "${locked[@]}"
+if cargo deny --version >/dev/null 2>&1; then
+    check "licences and sources" cargo deny check bans licenses sources
+fi
+check "loom" scripts/loom.sh 3
+
+[ ${#failed[@]} -eq 0 ] || fail "failed: $(printf '%s; ' "${failed[@]}" | sed 's/; $//')"
+say "all checks passed"

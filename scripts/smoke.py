@@ -1,6 +1,7 @@
 """Loads a tiny dataset with two workers: whether an installed wheel works at all. `make wheel` runs it."""
 
 import sys
+from importlib import metadata
 
 import numpy as np
 
@@ -18,17 +19,14 @@ class Squares:
 
 
 def main() -> None:
-    with forebay.DataLoader(Squares(), batch_size=4, num_workers=2) as loader:
-        batches = list(loader)
+    batches = list(forebay.DataLoader(Squares(), batch_size=4, num_workers=2))
     indices = np.concatenate([batch["index"] for batch in batches])
     rows = np.concatenate([batch["row"] for batch in batches])
     assert sorted(indices) == list(range(16)), indices
     assert (rows == indices[:, None] ** 2).all()
     assert "torch" not in sys.modules
-    python = ".".join(map(str, sys.version_info[:3]))
-    print(
-        f"forebay {forebay.__version__}, Python {python}: {len(batches)} batches from 2 workers"
-    )
+    version, python = metadata.version("forebay"), ".".join(map(str, sys.version_info[:3]))
+    print(f"forebay {version}, Python {python}: {len(batches)} batches from 2 workers")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use forebay_shm::ShmError;
+use forebay_shm::{ShmError, fork};
 use forebay_shm::sys::Event;
 
 use crate::error::WorkerEnd;
@@ -53,6 +53,7 @@ impl Crew for OutsideCrew {
 #[derive(Debug)]
 pub struct ThreadCrew {
     members: Vec<Member>,
+    depth: u64,
 }
 
 #[derive(Debug)]
@@ -73,7 +74,7 @@ impl ThreadCrew {
         F: Fn(Worker) -> Result<(), EngineError> + Clone + Send + 'static,
     {
         let members = seats.into_iter().map(|seat| Member::start(seat, work.clone())).collect::<Result<_, _>>()?;
-        Ok(Self { members })
+        Ok(Self { members, depth: fork::depth() })
     }
 }
 
@@ -123,8 +124,14 @@ impl Crew for ThreadCrew {
 impl Drop for ThreadCrew {
     fn drop(&mut self) {
         for member in &mut self.members {
-            // A panic was caught and noted inside the thread.
-            let _ = member.thread.take().map(JoinHandle::join);
+            let thread = member.thread.take();
+            if fork::depth() == self.depth {
+                // A panic was caught and noted inside the thread.
+                let _ = thread.map(JoinHandle::join);
+            } else {
+                // The threads of a trainer are not in its forked children: there is nothing to join, or to detach.
+                std::mem::forget(thread);
+            }
         }
     }
 }

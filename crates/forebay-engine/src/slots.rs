@@ -113,7 +113,13 @@ impl Slots {
         let within_budget = held + size + in_flight <= self.arena.geometry().budget_bytes;
         let slots_left = self.leased_count + 1 + window < self.arena.geometry().slots;
         let memory = &mut self.memory[slot as usize];
-        let lease = Lease::new(&self.arena, self.returns.clone(), slot, used, memory)?;
+        let lease = match Lease::new(&self.arena, self.returns.clone(), slot, used, memory) {
+            Ok(lease) => lease,
+            Err(error) => {
+                self.free(slot)?;
+                return Err(error);
+            }
+        };
         self.leased_bytes[slot as usize] = size;
         self.leased_count += 1;
         Ok((lease, within_budget && slots_left))

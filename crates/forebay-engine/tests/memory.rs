@@ -5,9 +5,11 @@ mod common;
 use std::sync::mpsc::channel;
 use std::thread;
 
-use common::{Recipe, assert_cooked, assert_right_bytes, config, expect_batch, kitchen, travel, watched};
+use common::{
+    Recipe, assert_cooked, assert_right_bytes, config, cook, expect_batch, kitchen, serve, travel, watched,
+};
 use forebay_engine::config::SMALL_ARRAY_BYTES;
-use forebay_engine::{Batch, Engine, EngineConfig};
+use forebay_engine::{Batch, Engine, EngineConfig, Worker};
 
 const MEBIBYTE: u32 = 1 << 20;
 const SMALL: u32 = SMALL_ARRAY_BYTES as u32;
@@ -216,6 +218,31 @@ fn a_restart_gives_the_slots_of_dropped_batches_back() {
         }
         assert_cooked(&expect_batch(&mut engine), &recipe);
         assert!(engine.memory_bytes() <= 14 << 20, "{} bytes", engine.memory_bytes());
+    });
+}
+
+#[test]
+fn when_all_workers_have_ended_all_memory_is_given_back_but_that_of_kept_batches() {
+    watched(|| {
+        let mut engine = Engine::new(config(2, 2)).unwrap();
+        let recipe = Recipe(vec![MEBIBYTE]);
+        let seats = [engine.seat(0).unwrap(), engine.seat(1).unwrap()];
+        let threads = seats.map(|seat| thread::spawn(|| serve(Worker::join(seat)?, cook)));
+        let mut kept = Vec::new();
+        travel(&mut engine, &vec![recipe.clone(); 10], |_, batch| {
+            if batch.step == 3 {
+                kept.push(batch);
+            }
+        });
+        // One is finished and not delivered, one may not even be finished.
+        engine.submit(0, recipe.to_indices()).unwrap();
+        engine.wait(None).unwrap();
+        engine.submit(0, recipe.to_indices()).unwrap();
+        engine.stop();
+        threads.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+        engine.release().unwrap();
+        assert!((1 << 20..2 << 20).contains(&engine.memory_bytes()), "{} bytes", engine.memory_bytes());
+        assert_cooked(&kept[0], &recipe);
     });
 }
 

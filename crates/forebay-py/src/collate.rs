@@ -4,7 +4,7 @@
 //! other leaf is given to the front's own `default_collate` and copied, so the result is always what that makes.
 
 use forebay_engine::layout::{Array, DType, MAX_DEPTH, Value};
-use forebay_shm::{SlotWriter, Span};
+use forebay_shm::{ShmError, SlotWriter, Span};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
@@ -108,7 +108,7 @@ impl<'py> Collator<'_, 'py> {
             column.extend_from_slice(&bytes);
         }
         let array = self.allocate(dtype, vec![samples.len() as u64])?;
-        self.writer.bytes_mut(array.span.offset, array.span.len).copy_from_slice(&column);
+        self.writer.write(array.span.offset, &column).map_err(shm)?;
         Ok(Some(Value::Array(array)))
     }
 
@@ -126,7 +126,7 @@ impl<'py> Collator<'_, 'py> {
                 let offset = array.span.offset + place as u64 * row;
                 // SAFETY: a contiguous source has as many bytes as a row, `sources` keeps it, and it is not in the slot,
                 // whose bytes nothing but this writer knows.
-                unsafe { copy(self.writer, offset, source.view.address, row) };
+                unsafe { copy(self.writer, offset, source.view.address, row) }.map_err(shm)?;
             }
         } else {
             self.stack_by_the_front(kind, samples, &array)?;
@@ -155,7 +155,7 @@ impl<'py> Collator<'_, 'py> {
     /// Strided samples: the library copies them in its own order, but into the slot.
     fn stack_by_the_front(&mut self, kind: Kind, samples: &[Bound<'py, PyAny>], array: &Array) -> PyResult<()> {
         let Some(py) = self.py else { return Ok(()) };
-        let address = self.writer.pointer(array.span.offset, array.span.len).as_ptr() as usize;
+        let address = self.writer.bytes_mut(array.span.offset, array.span.len).map_err(shm)?.as_mut_ptr() as usize;
         let out = match (&self.front.tensor, kind) {
             // SAFETY: the bytes are allocated to this writer, and `out` dies before it is published, below.
             (Some(tensor), Kind::Tensor) => unsafe { tensor.borrow(py, array, address) }?,
@@ -179,7 +179,7 @@ impl<'py> Collator<'_, 'py> {
 
     fn allocate(&mut self, dtype: DType, shape: Vec<u64>) -> PyResult<Array> {
         let len = forebay_engine::layout::extent(dtype, &shape, None).unwrap_or(u64::MAX);
-        let offset = self.writer.allocate(len).map_err(|error| Python::attach(|py| raise_shm(py, error)))?;
+        let offset = self.writer.allocate(len).map_err(shm)?;
         // Every array a default collate makes is of the front's own kind, whatever the samples were.
         let flavour = self.front.flavour();
         Ok(Array { flavour, dtype, shape, strides: None, span: Span { offset, len } })
@@ -232,6 +232,10 @@ impl<'py> Collator<'_, 'py> {
         }
         Ok(Some(Value::List(fields)))
     }
+}
+
+fn shm(error: ShmError) -> PyErr {
+    Python::attach(|py| raise_shm(py, error))
 }
 
 fn items<'py>(sequence: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {

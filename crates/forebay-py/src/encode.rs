@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use forebay_engine::layout::{Array, MAX_DEPTH, Value};
-use forebay_shm::{SlotWriter, Span};
+use forebay_shm::{ShmError, SlotWriter, Span};
 use pyo3::buffer::PyBuffer;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -52,7 +52,15 @@ fn append_buffer(writer: &mut SlotWriter, buffer: &Bound<'_, PyAny>) -> PyResult
     let bytes = PyBuffer::<u8>::get(buffer)?;
     let len = bytes.len_bytes() as u64;
     let offset = writer.allocate(len).map_err(|error| raise_shm(py, error))?;
-    bytes.copy_to_slice(py, writer.bytes_mut(offset, len))?;
+    match bytes.as_slice_ptr() {
+        // SAFETY: `bytes` keeps its memory where it is and is contiguous; no Python code runs during the copy.
+        Some(source) => unsafe { copy(writer, offset, source.cast::<u8>().as_ptr() as usize, len) },
+        None => {
+            let target = writer.bytes_mut(offset, len).map_err(|error| raise_shm(py, error))?;
+            return bytes.copy_to_slice(py, target).map(|()| Span { offset, len });
+        }
+    }
+    .map_err(|error| raise_shm(py, error))?;
     Ok(Span { offset, len })
 }
 
@@ -136,7 +144,7 @@ impl Encoder<'_> {
         let offset = self.writer.allocate(extent).map_err(|error| raise_shm(py, error))?;
         // SAFETY: the extent of the view is what its library says is there, `source` keeps it there, and it was just
         // allocated in the slot, which nothing outside this writer refers to.
-        unsafe { copy(self.writer, offset, view.address, extent) };
+        unsafe { copy(self.writer, offset, view.address, extent) }.map_err(|error| raise_shm(py, error))?;
         let flavour = if kind == Kind::Tensor { TENSOR } else { NDARRAY };
         let Source { view, .. } = source;
         let span = Span { offset, len: extent };
@@ -154,12 +162,13 @@ impl Encoder<'_> {
 ///
 /// # Safety
 /// `len` bytes must be readable at `address` and not be part of the writer's slot.
-pub(crate) unsafe fn copy(writer: &mut SlotWriter, offset: u64, address: usize, len: u64) {
-    if len > 0 {
-        let target = writer.bytes_mut(offset, len);
-        // SAFETY: `target` is `len` exclusive bytes; the caller promises as many at `address`, elsewhere.
-        unsafe { std::ptr::copy_nonoverlapping(address as *const u8, target.as_mut_ptr(), len as usize) };
+pub(crate) unsafe fn copy(writer: &mut SlotWriter, offset: u64, address: usize, len: u64) -> Result<(), ShmError> {
+    if len == 0 {
+        return Ok(());
     }
+    // SAFETY: the caller promises that the bytes are readable; they are not changed during the call, which runs no
+    // code but the copy.
+    writer.write(offset, unsafe { std::slice::from_raw_parts(address as *const u8, len as usize) })
 }
 
 /// Immutable values that stand in the description itself.

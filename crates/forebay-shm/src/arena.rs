@@ -254,6 +254,14 @@ impl Arena {
         Ok(())
     }
 
+    /// Writes `bytes` at `offset` of `slot` without mapping them.
+    pub(crate) fn write_slot(&self, slot: u32, offset: u64, bytes: &[u8]) -> Result<(), ShmError> {
+        if offset + bytes.len() as u64 > self.reserved(slot) {
+            return Err(ShmError::Corrupt { what: "the size of a batch", value: offset + bytes.len() as u64 });
+        }
+        sys::write_all(self.descriptor(), self.slot_offset(slot) + offset, bytes)
+    }
+
     /// Maps at least the first `bytes` of `slot` in this process, with room to grow.
     pub(crate) fn map_slot(&self, slot: u32, bytes: u64) -> Result<Segment, ShmError> {
         let stride = self.geometry.stride_bytes;

@@ -118,6 +118,7 @@ impl WorkerEnd {
     pub fn open_slot(&mut self, slot: u32, payload_len: u64) -> Result<(SlotWriter, Vec<u8>), ShmError> {
         let known = self.slots.get_mut(slot as usize);
         let memory = known.ok_or(ShmError::Corrupt { what: "a slot's number", value: slot.into() })?;
+        memory.settle(&self.arena, slot)?;
         memory.cover(&self.arena, slot, payload_len)?;
         let corrupt = ShmError::Corrupt { what: "the length of the indices", value: payload_len };
         let start = memory.pointer(0, payload_len).ok_or(corrupt)?;

@@ -42,7 +42,8 @@ thread_local! {
 struct Forking {
     witnesses: MutexGuard<'static, Vec<Witness>>,
     pipe: Option<(OwnedFd, OwnedFd)>,
-    counted: bool,
+    /// The number of the fork, if leases live.
+    fork: Option<u64>,
 }
 
 /// Counts a new lease; tells the number of forks so far.
@@ -99,27 +100,24 @@ fn install_hooks() {
 
 extern "C" fn before() {
     let witnesses = lock();
-    let counted = LEASES.load(Ordering::Acquire) > 0;
-    let pipe = counted.then(|| pipe_with(PipeFlags::CLOEXEC).ok()).flatten();
-    FORKING.with(|forking| *forking.borrow_mut() = Some(Forking { witnesses, pipe, counted }));
+    // Counted before the child exists: a lease that is dropped meanwhile must not miss the fork that saw it.
+    let fork = (LEASES.load(Ordering::Acquire) > 0).then(|| FORKS.fetch_add(1, Ordering::AcqRel) + 1);
+    let pipe = fork.and_then(|_| pipe_with(PipeFlags::CLOEXEC).ok());
+    FORKING.with(|forking| *forking.borrow_mut() = Some(Forking { witnesses, pipe, fork }));
 }
 
 extern "C" fn after_in_parent() {
-    let Some(Forking { mut witnesses, pipe, counted }) = FORKING.with(RefCell::take) else { return };
-    if counted {
-        let fork = FORKS.fetch_add(1, Ordering::AcqRel) + 1;
+    let Some(Forking { mut witnesses, pipe, fork }) = FORKING.with(RefCell::take) else { return };
+    if let Some(fork) = fork {
         witnesses.push(Witness { fork, child: pipe.map(|(reading, _writing)| reading) });
     }
 }
 
 extern "C" fn after_in_child() {
     DEPTH.fetch_add(1, Ordering::AcqRel);
-    let Some(Forking { mut witnesses, pipe, counted }) = FORKING.with(RefCell::take) else { return };
+    let Some(Forking { mut witnesses, pipe, .. }) = FORKING.with(RefCell::take) else { return };
     // The parent's children are not ours to watch.
     witnesses.clear();
-    if counted {
-        FORKS.fetch_add(1, Ordering::AcqRel);
-    }
     if let Some((_reading, writing)) = pipe {
         // Open for as long as this process lives: that is the witness.
         let _ = writing.into_raw_fd();

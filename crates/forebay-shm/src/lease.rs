@@ -106,7 +106,7 @@ impl Lease {
     pub fn split(self, spans: &[Span], keep: impl Fn(Span) -> bool) -> Result<Vec<Region>, ShmError> {
         let mut kept: Vec<Span> = spans.iter().copied().filter(|span| keep(*span)).collect();
         kept.sort_unstable_by_key(|span| span.offset);
-        if let Some(pair) = kept.windows(2).find(|pair| pair[0].offset + pair[0].len > pair[1].offset) {
+        if let Some(pair) = kept.windows(2).find(|pair| pair[0].offset.saturating_add(pair[0].len) > pair[1].offset) {
             return Err(ShmError::Corrupt { what: "the place of an array", value: pair[1].offset });
         }
         let lease = Arc::new(self);

@@ -44,6 +44,22 @@ pub(crate) fn reserve(file: BorrowedFd<'_>, mut offset: u64, len: u64) -> Result
     Ok(())
 }
 
+/// Writes all of `bytes` into `file` from `offset`.
+pub(crate) fn write_all(file: BorrowedFd<'_>, mut offset: u64, mut bytes: &[u8]) -> Result<(), ShmError> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(file, bytes, offset) {
+            Ok(0) => return Err(ShmError::Corrupt { what: "the length of a write", value: 0 }),
+            Ok(written) => {
+                offset += written as u64;
+                bytes = &bytes[written..];
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(ShmError::os("pwrite")(errno)),
+        }
+    }
+    Ok(())
+}
+
 /// Gives the memory of `len` bytes of `file` from `offset` back to the kernel.
 pub(crate) fn give_back(file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<(), ShmError> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;

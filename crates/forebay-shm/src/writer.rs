@@ -1,7 +1,5 @@
 //! A worker's exclusive handle on the slot it was granted.
 
-use std::ptr::NonNull;
-
 use crate::slot::SlotMemory;
 use crate::{ALIGNMENT_BYTES, Arena, ShmError};
 
@@ -55,39 +53,51 @@ impl SlotWriter {
         let offset = self.used.next_multiple_of(ALIGNMENT_BYTES as u64);
         let end = offset.checked_add(len).ok_or(ShmError::TooLarge { needed: u64::MAX, limit: u64::MAX })?;
         self.arena.reserve(self.slot, end)?;
-        self.memory.cover(&self.arena, self.slot, end)?;
         self.used = end;
         Ok(offset)
     }
 
-    /// Where allocated bytes are, for a copy that knows its own bounds. Valid until the next allocation.
+    /// Writes `bytes` at `offset`, where they were allocated.
+    ///
+    /// # Errors
+    /// When the kernel refuses to map or write.
     ///
     /// # Panics
     /// When the range was not allocated: a mistake of the caller, not of the user.
-    pub fn pointer(&self, offset: u64, len: u64) -> NonNull<u8> {
-        let allocated = offset.checked_add(len).is_some_and(|end| end <= self.used);
-        assert!(allocated, "{len} bytes at {offset} of {} allocated", self.used);
-        self.memory.pointer(offset, len).expect("allocated bytes are mapped")
+    pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ShmError> {
+        self.assert_allocated(offset, bytes.len() as u64);
+        self.memory.write(&self.arena, self.slot, offset, bytes)
     }
 
-    /// Allocated bytes.
-    ///
-    /// # Panics
-    /// When the range was not allocated.
-    pub fn bytes_mut(&mut self, offset: u64, len: u64) -> &mut [u8] {
-        let start = self.pointer(offset, len);
-        // SAFETY: `pointer` checked that the range is mapped. The slot is granted to this writer alone, the
-        // trainer reads it only after publication, and `&mut self` excludes a second slice from here.
-        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len as usize) }
-    }
-
-    /// Allocates room for `bytes` and copies them there; tells the offset.
+    /// Allocates room for `bytes` and writes them there; tells the offset.
     ///
     /// # Errors
     /// When there is no memory for them, with numbers.
     pub fn append(&mut self, bytes: &[u8]) -> Result<u64, ShmError> {
         let offset = self.allocate(bytes.len() as u64)?;
-        self.bytes_mut(offset, bytes.len() as u64).copy_from_slice(bytes);
+        self.write(offset, bytes)?;
         Ok(offset)
+    }
+
+    /// Allocated bytes, to be filled in place.
+    ///
+    /// # Errors
+    /// When the kernel refuses to map them.
+    ///
+    /// # Panics
+    /// When the range was not allocated: a mistake of the caller, not of the user.
+    pub fn bytes_mut(&mut self, offset: u64, len: u64) -> Result<&mut [u8], ShmError> {
+        self.assert_allocated(offset, len);
+        self.memory.cover(&self.arena, self.slot, offset + len)?;
+        let corrupt = ShmError::Corrupt { what: "the size of a batch", value: offset + len };
+        let start = self.memory.pointer(offset, len).ok_or(corrupt)?;
+        // SAFETY: `pointer` checked that the range is mapped. The slot is granted to this writer alone, the trainer
+        // reads it only after publication, and `&mut self` excludes a second slice from here.
+        Ok(unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len as usize) })
+    }
+
+    fn assert_allocated(&self, offset: u64, len: u64) {
+        let allocated = offset.checked_add(len).is_some_and(|end| end <= self.used);
+        assert!(allocated, "{len} bytes at {offset} of {} allocated", self.used);
     }
 }

@@ -72,7 +72,7 @@ pub(crate) fn cook(ticket: &mut Ticket) -> Result<Value, EngineError> {
     let arrays = recipe.0.iter().enumerate().map(|(place, len)| {
         let len = u64::from(*len);
         let offset = ticket.writer.allocate(len)?;
-        fill(ticket.step, place, ticket.writer.bytes_mut(offset, len));
+        fill(ticket.step, place, ticket.writer.bytes_mut(offset, len)?);
         let span = Span { offset, len };
         Ok(Value::Array(Array { flavour: 0, dtype: DType::U8, shape: vec![len], strides: None, span }))
     });

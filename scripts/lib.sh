@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # Sourced by the other scripts from the project's root: the tools of .venv, one way to speak, one way to ask for a
 # system package.
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Builds a wheel that runs on other Linux distributions into dist/, then tries it where nothing else is installed:
 # in an empty environment of every Python found here that it claims to support.
-# MANYLINUX=manylinux2014 chooses an older platform tag.
+# MANYLINUX=manylinux_2_28 chooses a newer platform than the default, glibc 2.17.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-platform=${MANYLINUX:-manylinux_2_28}
+platform=${MANYLINUX:-manylinux2014}
 
 # zig links against the C library of that platform, so no container is needed. Only wheels need it (100 MB).
 python -c 'import ziglang' 2>/dev/null || {

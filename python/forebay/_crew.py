@@ -2,8 +2,10 @@
 
 import contextlib
 import gc
+import pickle
 import signal
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -41,16 +43,13 @@ class Crew:
     def __init__(self, context: BaseContext, engine: Engine, assignment: Assignment) -> None:
         self.processes: list[BaseProcess] = []
         try:
-            # Garbage that a worker's collector would find is the trainer's: frozen, its pages stay shared.
-            gc.freeze()
-            for worker_id in range(assignment.num_workers):
-                self._start(context, engine, replace(assignment, worker_id=worker_id))
+            with _interrupts_later(), _garbage_left_alone():
+                for worker_id in range(assignment.num_workers):
+                    self._start(context, engine, replace(assignment, worker_id=worker_id))
+            engine.attach([_pid(process) for process in self.processes])
         except BaseException:
             self._terminate(self.processes)
             raise
-        finally:
-            gc.unfreeze()
-        engine.attach([_pid(process) for process in self.processes])
 
     def _start(self, context: BaseContext, engine: Engine, assignment: Assignment) -> None:
         seat = engine.seat(assignment.worker_id)
@@ -58,6 +57,13 @@ class Crew:
         process: BaseProcess = context.Process(target=work, args=arguments, daemon=True)  # type: ignore[attr-defined]
         try:
             process.start()
+        except (AttributeError, TypeError, pickle.PicklingError) as error:
+            error.add_note(
+                "[forebay] The dataset, collate_fn and worker_init_fn are pickled to start a worker with the start method "
+                f"{_start_method(context)!r}. Define them at the top level of a module (no lambdas, no local classes), "
+                "or use multiprocessing_context='fork'."
+            )
+            raise
         finally:
             seat.close()
         self.processes.append(process)
@@ -65,8 +71,9 @@ class Crew:
     def stop(self, engine: Engine) -> None:
         """Lets the workers return; terminates those that do not within a few seconds."""
         engine.stop()
+        deadline = time.monotonic() + _PATIENCE_S
         for process in self.processes:
-            process.join(_PATIENCE_S)
+            process.join(max(0.0, deadline - time.monotonic()))
         self._terminate([process for process in self.processes if process.is_alive()])
 
     @staticmethod
@@ -92,6 +99,35 @@ class Crew:
         return WorkerDied(text, worker, pid, code, batches)
 
 
+@contextlib.contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Blocks Ctrl-C here, and in processes started meanwhile until they are ready for it: no half-started workers, no
+    tracebacks of theirs."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _garbage_left_alone() -> Iterator[None]:
+    """Keeps a forked worker's collector from touching the trainer's objects, whose pages it would have to copy."""
+    if gc.get_freeze_count() > 0:
+        yield  # the program does this itself
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _start_method(context: BaseContext) -> str:
+    """The start method's name."""
+    return str(context.get_start_method())
+
+
 def _pid(process: BaseProcess) -> int:
     assert process.pid is not None, "a started process has a number"
     return process.pid
@@ -109,6 +145,8 @@ def _end(code: int | None) -> str:
 
 
 def _cause(code: int | None) -> str:
+    if code == 1:
+        return "Likely cause: an exception outside of the dataset's own methods; its traceback is printed above."
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
             cause = _LIKELY_CAUSES.get(signal.Signals(-code))

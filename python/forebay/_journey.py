@@ -100,6 +100,11 @@ class Journey:
         return self._crew.processes
 
     @property
+    def ended(self) -> bool:
+        """Whether there are no workers any more: closed, or one has died."""
+        return self._closed
+
+    @property
     def engine(self) -> Engine:
         """The engine."""
         return self._engine

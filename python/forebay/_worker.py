@@ -71,8 +71,9 @@ def _arrive(worker: int, duplicates: list[Any]) -> TravellingSeat:
 def work(seat: TravellingSeat, assignment: Assignment) -> None:
     """Makes batches until the trainer says stop. The target of a worker process."""
     # Ctrl-C reaches every process of the terminal. The trainer decides what becomes of it; a handler (unlike SIG_IGN)
-    # is not passed on to programs that a dataset starts.
+    # is not passed on to programs that a dataset starts. Until now the signal was blocked (see `_crew`).
     signal.signal(signal.SIGINT, _leave_it_to_the_trainer)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     prepared = assignment.prepare(assignment)
     worker = Worker(prepared.front, seat.seat)
     failed_start = _start(assignment)
@@ -118,7 +119,7 @@ class _Bench:
         self._current = None
         try:
             samples = self._fetch(indices)
-            if self._native:
+            if self._native and type(samples) is list:
                 self._worker.collate(samples)
             else:
                 self._send(self._collate_fn(samples), samples, indices)

@@ -149,7 +149,7 @@ class DataLoader:
         if engine_is_missing():
             say_once("forebay has no engine on this operating system: batches are made without workers", stacklevel=2)
             return _InlineIterator(self)
-        if self._iterator is not None:
+        if self._iterator is not None and not self._iterator.ended:
             self._iterator.begin(iter(self._index_sampler))
             return self._iterator
         warn_of_too_many_workers(self.num_workers, stacklevel=2)
@@ -245,6 +245,10 @@ class _WorkersIterator:
         context = loader.multiprocessing_context or multiprocessing.get_context()
         self._journey = Journey(make_front(), context, assignment, options)
         self._journey.begin(indices)
+
+    @property
+    def ended(self) -> bool:
+        return self._journey.ended
 
     def begin(self, indices: Iterator[Any]) -> None:
         self._journey.begin(indices)

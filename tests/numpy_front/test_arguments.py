@@ -10,17 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay._arguments import check, check_multiprocessing_context, warn_of_too_many_workers
 from forebay.collate import default_collate, default_convert
 from forebay.dataset import IterableDataset
 from forebay.sampler import BatchSampler, RandomSampler, SequentialSampler
-
-# A busy machine is no failure of a law.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
 
 
 @pytest.fixture(scope="module")

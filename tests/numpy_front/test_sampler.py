@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay.dataset import Subset
@@ -20,10 +20,6 @@ from forebay.sampler import (
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
-
-# A busy machine is no failure of a law.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
 
 lengths = st.integers(1, 200)
 seeds = st.integers(0, 2**32)

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay._seeds import (
@@ -20,10 +20,6 @@ from forebay._seeds import (
     worker_seed,
 )
 from forebay.dataset import WorkerInfo, _set_worker_info, get_worker_info
-
-# A busy machine is no failure of a law.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
 
 base_seeds = st.integers(0, 2**63 - 1)
 worker_ids = st.integers(0, 2**16)

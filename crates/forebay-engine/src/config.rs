@@ -78,8 +78,8 @@ impl EngineConfig {
     pub(crate) fn geometry(&self) -> forebay_shm::Geometry {
         forebay_shm::Geometry {
             workers: self.workers,
-            // One record for every batch ahead, one to stop; a power of two keeps the modulo cheap.
-            queue_capacity: u64::from(self.window() + 1).next_power_of_two(),
+            // A power of two keeps the modulo cheap.
+            queue_capacity: u64::from(self.window()).next_power_of_two(),
             slots: SLOTS.max(4 * self.window()),
             stride_bytes: self.memory_budget_bytes,
             budget_bytes: self.memory_budget_bytes,

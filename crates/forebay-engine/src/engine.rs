@@ -266,14 +266,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Tells every worker to return when it has done what it was sent. Does nothing in a forked child.
+    /// Tells every worker to return once it has made the batch it is making. Does nothing in a forked child.
     pub fn stop(&mut self) {
         if self.check_process().is_err() {
             return;
         }
+        self.arena.stop();
         for worker in &mut self.workers {
-            // A full or broken queue means a worker that will be stopped by whoever started it.
-            let _ = worker.send(&ToWorker::Stop.encode());
+            // A bell that cannot be rung is a worker's that will be stopped by whoever started it.
+            let _ = worker.wake();
         }
     }
 

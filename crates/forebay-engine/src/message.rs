@@ -1,11 +1,10 @@
 //! What goes through the queues: closed enums, one 64-byte record each.
 
 use forebay_shm::Span;
-use forebay_shm::queue::{RECORD_WORDS, Record};
+use forebay_shm::queue::Record;
 
 const FILL: u64 = 1;
-const STOP: u64 = 2;
-const DONE: u64 = 3;
+const DONE: u64 = 2;
 
 /// What a record in a result queue reports about a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +20,6 @@ pub enum Outcome {
 pub(crate) enum ToWorker {
     /// Make batch `step` into `slot`, whose first `indices_len` bytes are its indices in the front's `format`.
     Fill { step: u64, slot: u32, format: u32, indices_len: u64 },
-    /// Return.
-    Stop,
 }
 
 /// From a worker to the trainer.
@@ -34,14 +31,8 @@ pub(crate) enum FromWorker {
 
 impl ToWorker {
     pub(crate) fn encode(self) -> Record {
-        let mut record = [0; RECORD_WORDS];
-        match self {
-            Self::Fill { step, slot, format, indices_len } => {
-                record[..5].copy_from_slice(&[FILL, step, slot.into(), format.into(), indices_len]);
-            }
-            Self::Stop => record[0] = STOP,
-        }
-        record
+        let Self::Fill { step, slot, format, indices_len } = self;
+        [FILL, step, slot.into(), format.into(), indices_len, 0, 0, 0]
     }
 
     pub(crate) fn decode(record: &Record) -> Result<Self, &'static str> {
@@ -52,7 +43,6 @@ impl ToWorker {
                 format: small(record[3])?,
                 indices_len: record[4],
             }),
-            STOP => Ok(Self::Stop),
             _ => Err("unknown kind"),
         }
     }
@@ -89,6 +79,7 @@ fn small(value: u64) -> Result<u32, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use forebay_shm::queue::RECORD_WORDS;
     use proptest::prelude::*;
 
     proptest! {
@@ -106,10 +97,5 @@ mod tests {
             let _ = ToWorker::decode(&record);
             let _ = FromWorker::decode(&record);
         }
-    }
-
-    #[test]
-    fn stop_survives_the_queue() {
-        assert_eq!(ToWorker::decode(&ToWorker::Stop.encode()), Ok(ToWorker::Stop));
     }
 }

@@ -65,20 +65,24 @@ impl Worker {
         self.id
     }
 
+    /// Whether the trainer wants no more batches, not even the one that is being made.
+    pub fn is_stopped(&self) -> bool {
+        self.end.is_stopped()
+    }
+
     /// The oldest order, if there is one.
     ///
     /// # Errors
     /// When the trainer's record makes no sense.
     pub fn try_next(&mut self) -> Result<Option<Order>, EngineError> {
+        if self.end.is_stopped() {
+            return Ok(Some(Order::Stop));
+        }
         let Some(record) = self.end.receive()? else { return Ok(None) };
         let protocol = |what| EngineError::Protocol { worker: self.id, what };
-        match ToWorker::decode(&record).map_err(protocol)? {
-            ToWorker::Stop => Ok(Some(Order::Stop)),
-            ToWorker::Fill { step, slot, format, indices_len } => {
-                let (writer, indices) = self.end.open_slot(slot, indices_len)?;
-                Ok(Some(Order::Fill(Ticket { step, format, indices, writer })))
-            }
-        }
+        let ToWorker::Fill { step, slot, format, indices_len } = ToWorker::decode(&record).map_err(protocol)?;
+        let (writer, indices) = self.end.open_slot(slot, indices_len)?;
+        Ok(Some(Order::Fill(Ticket { step, format, indices, writer })))
     }
 
     /// The oldest order; sleeps until there is one. `None` when a signal came first, so that the program can react

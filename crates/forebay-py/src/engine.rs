@@ -15,7 +15,7 @@ use crate::error::{exception, raise};
 use crate::front::Front;
 
 /// Indices are 64-bit integers, one after the other.
-pub(crate) const PACKED: u32 = 0;
+const PACKED: u32 = 0;
 /// Indices are a pickle.
 const PICKLED: u32 = 1;
 
@@ -77,7 +77,7 @@ impl Engine {
     fn submit(&self, py: Python<'_>, indices: &Bound<'_, PyAny>) -> PyResult<u64> {
         let (format, bytes) = match pack(indices) {
             Some(bytes) => (PACKED, bytes),
-            None => (PICKLED, self.pickle(indices)?),
+            None => (PICKLED, pickle(indices)?),
         };
         self.lock(py).submit(format, bytes).map_err(|error| raise(py, error))
     }
@@ -116,12 +116,7 @@ impl Engine {
         let Some((format, bytes)) = self.lock(py).indices(step).map(|(format, bytes)| (format, bytes.to_vec())) else {
             return Ok(None);
         };
-        if format == PACKED {
-            let numbers = bytes.chunks_exact(8).map(|bytes| i64::from_ne_bytes(bytes.try_into().unwrap_or_default()));
-            return Ok(Some(PyList::new(py, numbers.collect::<Vec<_>>())?.into_any()));
-        }
-        let none: Vec<Py<PyAny>> = Vec::new();
-        self.front.get().load.bind(py).call1((PyBytes::new(py, &bytes), none)).map(Some)
+        unpack(py, format, &bytes).map(Some)
     }
 
     /// The worker that has to make the batch awaited next, and that batch's step; None when nothing is awaited.
@@ -140,7 +135,7 @@ impl Engine {
         }
     }
 
-    /// Tells every worker to return when it has done what it was sent.
+    /// Tells every worker to return once it has made the batch it is making.
     fn stop(&self, py: Python<'_>) {
         self.lock(py).stop();
     }
@@ -192,12 +187,6 @@ impl Engine {
         }
         decode(py, self.front.get(), batch)
     }
-
-    fn pickle(&self, indices: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-        let py = indices.py();
-        let pickle = py.import("pickle")?.call_method1("dumps", (indices, 5))?;
-        Ok(pickle.cast_into::<PyBytes>()?.as_bytes().to_vec())
-    }
 }
 
 /// A list of plain integers, as the default samplers make them, packed. Anything else keeps its types by pickle.
@@ -213,7 +202,22 @@ fn pack(indices: &Bound<'_, PyAny>) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// A worker's place: five descriptors and a number. A process started by `fork` inherits it; for others it is
+/// Indices of any other kind. A plain pickle: they are the sampler's, not a batch's.
+fn pickle(indices: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    let pickle = indices.py().import("pickle")?.call_method1("dumps", (indices, 5))?;
+    Ok(pickle.cast_into::<PyBytes>()?.as_bytes().to_vec())
+}
+
+/// The indices as the sampler gave them: the inverse of `pack` and `pickle`.
+pub(crate) fn unpack<'py>(py: Python<'py>, format: u32, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    if format == PACKED {
+        let (numbers, _) = bytes.as_chunks::<8>();
+        return Ok(PyList::new(py, numbers.iter().map(|number| i64::from_ne_bytes(*number)))?.into_any());
+    }
+    py.import("pickle")?.call_method1("loads", (PyBytes::new(py, bytes),))
+}
+
+/// A worker's place: four descriptors and a number. A process started by `fork` inherits it; for others it is
 /// taken apart with `descriptors` and put together again with `of`.
 #[pyclass(frozen, module = "forebay._engine")]
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use pyo3::types::{PyBytes, PyList};
 
 use crate::collate::collate;
 use crate::encode::encode;
-use crate::engine::{PACKED, Seat};
+use crate::engine::{Seat, unpack};
 use crate::error::raise;
 use crate::front::Front;
 
@@ -89,12 +89,7 @@ impl Worker {
     }
 
     fn indices(&self, py: Python<'_>, ticket: &Ticket) -> PyResult<Py<PyAny>> {
-        if ticket.format == PACKED {
-            let indices = ticket.indices.chunks_exact(8).map(|bytes| i64::from_ne_bytes(bytes.try_into().unwrap_or_default()));
-            return Ok(PyList::new(py, indices.collect::<Vec<_>>())?.into_any().unbind());
-        }
-        let none: Vec<Py<PyAny>> = Vec::new();
-        Ok(self.front.get().load.bind(py).call1((PyBytes::new(py, &ticket.indices), none))?.unbind())
+        unpack(py, ticket.format, &ticket.indices).map(Bound::unbind)
     }
 
     /// `make` may run any Python code, so the lock is not held meanwhile. If it fails, the ticket stays, to be failed.

@@ -27,7 +27,8 @@ const HEADER_SLOTS: usize = 3;
 const HEADER_STRIDE: usize = 4;
 const HEADER_BUDGET: usize = 5;
 const HEADER_SLEEPER: usize = 8;
-const HEADER_WORDS: usize = 16;
+const HEADER_STOPPED: usize = 16;
+const HEADER_WORDS: usize = 24;
 /// Before each worker's queues: its sleeper's word.
 const SLEEPER_WORDS: usize = 8;
 
@@ -161,6 +162,20 @@ impl Arena {
 
     pub(crate) fn trainer_sleeper(&self) -> Sleeper<Words> {
         Sleeper::new(Words::new(self.control.clone(), 0, HEADER_WORDS), HEADER_SLEEPER)
+    }
+
+    /// Tells all workers to return as soon as they have made the batch they are making. Wake them afterwards.
+    pub fn stop(&self) {
+        self.stopped_word().word(0).store(1, Ordering::Release);
+    }
+
+    /// Whether workers are to return.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped_word().word(0).load(Ordering::Acquire) != 0
+    }
+
+    fn stopped_word(&self) -> Words {
+        Words::new(self.control.clone(), HEADER_STOPPED * 8, 1)
     }
 
     pub(crate) fn worker_sleeper(&self, worker: u32) -> Sleeper<Words> {

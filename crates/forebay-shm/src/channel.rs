@@ -37,6 +37,14 @@ impl TrainerEnd {
     /// When the queue is full or corrupt.
     pub fn send(&mut self, record: &Record) -> Result<(), ShmError> {
         self.indices.push(record)?;
+        self.wake()
+    }
+
+    /// Wakes the worker if it sleeps.
+    ///
+    /// # Errors
+    /// When the bell cannot be rung.
+    pub fn wake(&mut self) -> Result<(), ShmError> {
         if self.worker.must_ring() { self.bell.ring() } else { Ok(()) }
     }
 
@@ -95,6 +103,11 @@ impl WorkerEnd {
     /// When the queue is corrupt.
     pub fn receive(&mut self) -> Result<Option<Record>, ShmError> {
         self.indices.pop()
+    }
+
+    /// Whether the trainer wants no more batches.
+    pub fn is_stopped(&self) -> bool {
+        self.arena.is_stopped()
     }
 
     /// Sends a record and wakes the trainer if it sleeps.

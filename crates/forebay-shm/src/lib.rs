@@ -33,6 +33,8 @@ mod arena;
 #[cfg(not(loom))]
 mod channel;
 #[cfg(not(loom))]
+mod copy;
+#[cfg(not(loom))]
 pub mod fork;
 #[cfg(not(loom))]
 mod lease;

@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::segment::Segment;
-use crate::{Arena, ShmError};
+use crate::{Arena, ShmError, copy};
 
 const PAGE: u64 = 4096;
 
@@ -60,7 +60,16 @@ impl SlotMemory {
 
     /// Writes `bytes`, which must be reserved. Pages that are not mapped yet are written by the kernel, which need not
     /// clear and map them first: half the time of a first batch.
-    pub(crate) fn write(&mut self, arena: &Arena, slot: u32, offset: u64, bytes: &[u8]) -> Result<(), ShmError> {
+    ///
+    /// `large`: they are part of a batch that no cache should keep.
+    pub(crate) fn write(
+        &mut self,
+        arena: &Arena,
+        slot: u32,
+        offset: u64,
+        bytes: &[u8],
+        large: bool,
+    ) -> Result<(), ShmError> {
         let end = offset + bytes.len() as u64;
         if end >= FAULT_IN_BYTES && end > self.faulted_in {
             self.written = self.written.max(end);
@@ -69,9 +78,14 @@ impl SlotMemory {
         self.cover(arena, slot, end)?;
         let corrupt = ShmError::Corrupt { what: "the size of a batch", value: end };
         let start = self.pointer(offset, bytes.len() as u64).ok_or(corrupt)?;
-        // SAFETY: `pointer` checked that the target is mapped; the slot is held by the caller alone, and `bytes`, an
-        // ordinary slice, is elsewhere: the only slices of a slot are those its one writer lends mutably.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), start.as_ptr(), bytes.len()) };
+        if large {
+            // SAFETY: `pointer` checked that the target is mapped; the slot is held by the caller alone, and `bytes`, an
+            // ordinary slice, is elsewhere: the only slices of a slot are those its one writer lends mutably.
+            unsafe { copy::stream(bytes, start.as_ptr()) };
+        } else {
+            // SAFETY: as above.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), start.as_ptr(), bytes.len()) };
+        }
         Ok(())
     }
 

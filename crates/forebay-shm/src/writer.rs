@@ -3,6 +3,9 @@
 use crate::slot::SlotMemory;
 use crate::{ALIGNMENT_BYTES, Arena, ShmError};
 
+/// A batch of this size is streamed past the caches.
+const LARGE_BYTES: u64 = 1 << 20;
+
 /// Writes one batch into one slot: every write is bounded by what was allocated.
 ///
 /// Called by: the worker that was granted the slot, from one thread. It is not `Clone`: the engine makes one per
@@ -66,7 +69,7 @@ impl SlotWriter {
     /// When the range was not allocated: a mistake of the caller, not of the user.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ShmError> {
         self.assert_allocated(offset, bytes.len() as u64);
-        self.memory.write(&self.arena, self.slot, offset, bytes)
+        self.memory.write(&self.arena, self.slot, offset, bytes, self.used >= LARGE_BYTES)
     }
 
     /// Allocates room for `bytes` and writes them there; tells the offset.

@@ -2,7 +2,7 @@
 
 import contextlib
 import multiprocessing
-import multiprocessing.context
+import multiprocessing.process
 import weakref
 from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
@@ -25,6 +25,9 @@ except ImportError:  # no engine on this system: torch's own iterators serve (se
     pass
 
 __all__ = ["DataLoader"]
+
+_OLDEST_TORCH = (2, 10)
+_FIRST_UNTESTED_TORCH = (2, 16)
 
 _T_co = TypeVar("_T_co", covariant=True)
 
@@ -96,6 +99,12 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):
             in_order=in_order,
         )
 
+    def __iter__(self) -> Any:
+        """Begins an epoch. Persistent workers that were closed, or of which one died, are replaced by new ones."""
+        if isinstance(self._iterator, _Iterator) and self._iterator._journey.ended:
+            self._iterator = None
+        return super().__iter__()
+
     def _get_iterator(self) -> _BaseDataLoaderIter:
         if self.num_workers == 0:
             return super()._get_iterator()
@@ -135,11 +144,22 @@ def _not_served(loader: DataLoader[Any]) -> str | None:
         return "datapipes"
     if loader.pin_memory and torch.accelerator.is_available():
         return "pin_memory"
-    if loader.multiprocessing_context is not None and not isinstance(
-        loader.multiprocessing_context, multiprocessing.context.BaseContext
-    ):
+    if not _starts_processes(loader.multiprocessing_context):
         return f"the multiprocessing context {loader.multiprocessing_context!r}"
+    if not _OLDEST_TORCH <= _version(torch.__version__) < _FIRST_UNTESTED_TORCH:
+        return f"torch {torch.__version__}"
     return None
+
+
+def _starts_processes(context: BaseContext | None) -> bool:
+    """Whether a context is of the kind that starts processes: some libraries pass one whose processes are threads."""
+    kind = multiprocessing.Process if context is None else getattr(context, "Process", None)
+    return isinstance(kind, type) and issubclass(kind, multiprocessing.process.BaseProcess)
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, minor = text.split(".")[:2]
+    return int(major), int(minor)
 
 
 class _Iterator(_MultiProcessingDataLoaderIter):

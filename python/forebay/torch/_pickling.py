@@ -112,6 +112,7 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     """Whether the tensor is nothing but a window on ordinary memory."""
     return (
         tensor.layout is torch.strided
+        and not tensor.is_nested
         and tensor.device.type == "cpu"
         and not tensor.is_quantized
         and not tensor.is_conj()

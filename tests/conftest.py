@@ -1,0 +1,28 @@
+"""What every test may rely on: one hypothesis profile, both fronts, streams left as they were."""
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from support import Front, front_named
+
+# The same examples in every run; and a busy machine is no failure of a law.
+settings.register_profile("patient", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def front(request: pytest.FixtureRequest) -> Front:
+    """A law that holds for both fronts runs once for each."""
+    return front_named(request.param)
+
+
+@pytest.fixture(autouse=True)
+def restored_streams() -> Iterator[None]:
+    """Leaves the global streams of `random` and NumPy as the test found them."""
+    python, legacy = random.getstate(), np.random.get_state()
+    yield
+    random.setstate(python)
+    np.random.set_state(legacy)

@@ -30,16 +30,12 @@ def watch(take: Callable[[], None], count: int) -> dict[str, Any]:
     if shutil.which("strace"):
         with tempfile.TemporaryDirectory() as folder:
             for role, calls in _system_calls(take, roles, Path(folder)).items():
-                found[role]["calls"] = {
-                    name: number / count for name, number in calls.most_common(SHOWN_CALLS)
-                }
+                found[role]["calls"] = {name: number / count for name, number in calls.most_common(SHOWN_CALLS)}
                 found[role]["calls"]["all"] = calls.total() / count
     return found
 
 
-def _system_calls(
-    take: Callable[[], None], roles: dict[str, list[int]], folder: Path
-) -> dict[str, Counter[str]]:
+def _system_calls(take: Callable[[], None], roles: dict[str, list[int]], folder: Path) -> dict[str, Counter[str]]:
     # The trainer last: from then on strace would follow what it starts.
     tracers = {role: _attach(roles[role], folder / role) for role in ("workers", "trainer") if roles[role]}
     take()

@@ -52,6 +52,7 @@ class Case:
         batch_size: samples in a batch.
         workers: the loader's `num_workers`.
         collate: a custom `collate_fn`, by its name in `datasets.py`.
+        quick: whether a quick run has it, too.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Case:
     batch_size: int = IMAGES
     workers: int = WORKERS
     collate: str | None = None
+    quick: bool = True
 
     @property
     def main(self) -> Metric:
@@ -81,14 +83,14 @@ CASES = (
     Case("tokens", "16 x dict of three int64[1024]", "tokens", _handoff(Aim(18, 35)), batch_size=16),
     Case("uint8", "64 x uint8[224, 224, 3]", "uint8", _handoff(Aim(9, 15), Aim(20, 40))),
     Case("float32", "64 x float32[3, 224, 224]", "float32", _handoff(Aim(7, 9)), count=100),
-    Case("pairs", "64 x (uint8 image, label)", "pairs", _handoff(None)),
-    Case("arrays", "64 x uint8 image, NumPy", "arrays", _handoff(None)),
-    Case("token-arrays", "16 x token dict, NumPy", "token-arrays", _handoff(None), batch_size=16),
+    Case("pairs", "64 x (uint8 image, label)", "pairs", _handoff(None), quick=False),
+    Case("arrays", "64 x uint8 image, NumPy", "arrays", _handoff(None), quick=False),
+    Case("token-arrays", "16 x token dict, NumPy", "token-arrays", _handoff(None), batch_size=16, quick=False),
     Case("collate", "custom collate_fn, uint8", "pairs", _handoff(Aim(5, 8)), collate="stack_pairs"),
     Case("scalars-0", "64 scalars", "scalars", _NOT_SLOWER, count=3000, workers=0),
-    Case("tokens-0", "16 x dict of three int64[1024]", "tokens", _NOT_SLOWER, batch_size=16, workers=0),
+    Case("tokens-0", "16 x dict of three int64[1024]", "tokens", _NOT_SLOWER, batch_size=16, workers=0, quick=False),
     Case("uint8-0", "64 x uint8[224, 224, 3]", "uint8", _NOT_SLOWER, workers=0),
-    Case("float32-0", "64 x float32[3, 224, 224]", "float32", _NOT_SLOWER, count=50, workers=0),
+    Case("float32-0", "64 x float32[3, 224, 224]", "float32", _NOT_SLOWER, count=50, workers=0, quick=False),
     Case(
         "first-batch",
         "first batch of an epoch, new workers",

@@ -1,7 +1,7 @@
 """Samples that cost next to nothing to make, so that the hand-off is what is measured.
 
 All samples of a batch are made beforehand; `__getitem__` only stamps the index into the start, the middle and
-the end of every array. So each index has its own content, and a batch that is stale, torn or in the wrong place is
+the end of every array. So each index has its own content, and a batch that is stale, torn or out of place is
 seen when it is compared. A sample is stamped again one batch later. The trainer never sees that: forked workers
 write to their own copies, and with 0 workers a batch has been copied by then.
 """

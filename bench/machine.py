@@ -41,7 +41,8 @@ def in_words(machine: dict[str, str | int | float]) -> str:
         f"{machine['cpu']}, {machine['cores']} cores{' (virtual)' if machine['virtual'] else ''}, "
         f"{machine['memory_gib']} GiB, Linux {machine['kernel']}, huge pages {machine['huge_pages']}, "
         f"for shared memory {machine['huge_pages_shmem']}; Python {machine['python']}, "
-        f"torch {machine['torch']}, NumPy {machine['numpy']}, forebay {machine['forebay']} ({machine['commit']}); "
+        f"torch {machine['torch']}, NumPy {machine['numpy']}, "
+        f"forebay {machine['forebay']} ({machine['commit']}); "
         f"{str(machine['date'])[:10]}, load before {machine['load_before']}."
     )
 

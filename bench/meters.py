@@ -63,31 +63,38 @@ class Memory:
 
     Attributes:
         pss: their proportional set sizes: every page that one of them has mapped, once.
-        shared: shared memory that they hold open, mapped or not. Nobody maps torch's batches while they travel, and
-            `pss` would not count them.
+        files: the part of `pss` that are pages of files: programs and libraries, also of use to others.
         mapped: the part of `pss` that is shared memory.
+        shared: shared memory that they hold open, mapped or not. Nobody maps torch's batches on their way, and
+            `pss` would not count them.
     """
 
     pss: int
-    shared: int
+    files: int
     mapped: int
+    shared: int
 
     @property
     def all(self) -> int:
-        """What the system could use if these processes ended."""
+        """Everything that they occupy."""
         return self.pss - self.mapped + max(self.shared, self.mapped)
+
+    @property
+    def own(self) -> int:
+        """What would be free again if they ended, whatever else runs on the machine."""
+        return self.all - self.files
 
 
 def memory(pids: Sequence[int]) -> Memory:
     """The memory of `pids` now."""
-    pss = mapped = 0
+    parts = dict.fromkeys(("Pss", "Pss_File", "Pss_Shmem"), 0)
     segments: dict[tuple[int, int], int] = {}
     for pid in pids:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        pss += _kib(rollup, "Pss") * 1024
-        mapped += _kib(rollup, "Pss_Shmem") * 1024
+        for part in parts:
+            parts[part] += _kib(rollup, part) * 1024
         segments |= _segments(pid)
-    return Memory(pss, sum(segments.values()), mapped)
+    return Memory(*parts.values(), shared=sum(segments.values()))
 
 
 def _kib(rollup: str, key: str) -> int:

@@ -10,6 +10,8 @@ from cases import CASES, TOTAL_CPU, TRAINER_CPU, WALL, WORKERS, Aim, Case, Metri
 
 Results = dict[str, Any]
 
+NOISE = 0.03
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -52,17 +54,16 @@ class Comparison:
             return "as hoped"
         if self.times_better.median >= self.aim.at_least:
             return "met"
-        # Equal within the rounds' range is "not slower"; a ratio that must be large has to be.
-        return "equal" if self.aim.at_least == 1 and self.times_better.high >= 1 else "MISSED"
+        # "Not more" cannot be told from "equal" closer than this; an aim that is larger has to be reached.
+        equal = self.aim.at_least == 1 and (self.times_better.high >= 1 or self.times_better.median > 1 - NOISE)
+        return "equal" if equal else "MISSED"
 
 
 def compare(case: Case, metric: Metric, results: Results) -> Comparison:
-    """The rounds' figures side by side. A ratio is taken within a round, as the machine drifts between them."""
+    """The rounds' figures side by side. A ratio is taken within a round, for machines drift."""
     torch, forebay = (results["cases"][case.name][loader][metric.key] for loader in ("torch", "forebay"))
     ratios = [theirs / ours for theirs, ours in zip(torch, forebay, strict=True)]
-    return Comparison(
-        case, metric, Spread.of(torch), Spread.of(forebay), Spread.of(ratios), case.aims.get(metric)
-    )
+    return Comparison(case, metric, Spread.of(torch), Spread.of(forebay), Spread.of(ratios), case.aims.get(metric))
 
 
 def measured(results: Results) -> list[Case]:
@@ -103,7 +104,8 @@ def markdown(results: Results) -> str:
     """All tables."""
     notes = (
         f"Medians of {results['rounds']} rounds, the loaders in turn; in parentheses the least and the most. "
-        "A ratio is taken within each round. CPU time is the trainer's, and the trainer's plus its workers'."
+        "A ratio is taken within each round. Total CPU is the trainer's and its workers'. The trainer reads one "
+        "byte of every page; memcpy is one bare copy of the batch."
     )
     chapters = [
         *_chapter(f"A batch in the middle of an epoch, {WORKERS} workers", _handoff_table(results)),
@@ -124,9 +126,7 @@ def _handoff_table(results: Results) -> str:
     rows: list[list[str]] = []
     for case in measured(results):
         if case.method == "handoff" and case.workers:
-            wall, trainer, total = (
-                compare(case, metric, results) for metric in (WALL, TRAINER_CPU, TOTAL_CPU)
-            )
+            wall, trainer, total = (compare(case, metric, results) for metric in (WALL, TRAINER_CPU, TOTAL_CPU))
             copies = results["memcpy_ms"].get(case.name)
             rows.append(
                 [
@@ -140,7 +140,7 @@ def _handoff_table(results: Results) -> str:
                 ]
             )
     head = ["batch", "torch, ms", "forebay, ms", "times faster"]
-    return _table([*head, "trainer CPU, times less", "total CPU, times less", "one memcpy, ms"], rows)
+    return _table([*head, "trainer CPU, times less", "total CPU, times less", "memcpy, ms"], rows)
 
 
 def _other_table(results: Results) -> str:
@@ -175,6 +175,4 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 def _row(cells: Iterable[str], widths: Sequence[int]) -> str:
     first, *others = zip(cells, widths, strict=True)
-    return (
-        " | ".join(["| " + first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]) + " |"
-    )
+    return " | ".join(["| " + first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]) + " |"

@@ -1,7 +1,7 @@
 """Forebay's loader against torch's, in turn, in one run. Every figure in the documents comes from here.
 
     python bench/run.py                          all cases, about five minutes; writes bench/results/
-    python bench/run.py --quick                  fewer and shorter rounds: does it work, is it roughly right
+    python bench/run.py --quick                  the main cases in under a minute: is it roughly right
     python bench/run.py --only uint8 float32     some cases
     python bench/run.py --profile uint8          where the time of a batch goes: faults, waits, system calls
 
@@ -14,8 +14,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,7 +30,10 @@ from import_time import measure_ms
 
 HERE = Path(__file__).resolve().parent
 WHOLE, PARTIAL = HERE / "results", HERE.parent / ".cache" / "bench"
-ROUNDS, QUICK_ROUNDS, QUICK_DIVISOR = 5, 2, 5
+ROUNDS, QUICK_ROUNDS = 5, 2
+MEMORY_ROUNDS = 3  # each starts new trainers, and they hardly differ
+WINDOW_S, QUICK_WINDOW_S = 0.5, 0.2  # no window is shorter, however fast the loader
+QUICK_DIVISOR = 5  # of batches in a window
 IMPORTS, QUICK_IMPORTS = 15, 3
 
 
@@ -49,9 +53,10 @@ class Trainer:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def ask(self, command: str, count: int = 0) -> dict[str, Any]:
+    def ask(self, command: str, count: int = 0, seconds: float = 0) -> dict[str, Any]:
+        """Has a window of at least `count` batches or epochs, and of at least `seconds`, measured."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{command} {count}\n")
+        self.process.stdin.write(f"{command} {count} {seconds}\n")
         self.process.stdin.flush()
         return self.answer()
 
@@ -79,23 +84,34 @@ def compare_batches(case: Case, pair: dict[str, Trainer]) -> None:
         raise SystemExit(f"{case.name}: the loaders' batches differ, so no figure means anything: {digests}")
 
 
-def measure(case: Case, rounds: int, divisor: int) -> dict[str, dict[str, list[float]]]:
+def measure(case: Case, rounds: int, *, quick: bool) -> dict[str, dict[str, list[float]]]:
     """The figures of all rounds, by loader and metric. The loaders take turns."""
     figures: dict[str, dict[str, list[float]]] = {loader: {} for loader in LOADERS}
-    with ExitStack() as stack:
-        pair = trainers(case, stack)
-        compare_batches(case, pair)
-        for _ in range(rounds):
-            for loader, trainer in pair.items():
-                found = trainer.ask(case.method, max(case.count // divisor, 5))
-                for metric, value in found.items():
-                    figures[loader].setdefault(metric, []).append(value)
+    window = (max(case.count // QUICK_DIVISOR, 5), QUICK_WINDOW_S) if quick else (case.count, WINDOW_S)
+    for loader, found in answers(case, rounds, window):
+        for metric, value in found.items():
+            figures[loader].setdefault(metric, []).append(value)
     return figures
 
 
-def run(cases: Sequence[Case], rounds: int, *, quick: bool, whole: bool) -> dict[str, Any]:
+def answers(case: Case, rounds: int, window: tuple[int, float]) -> Iterator[tuple[str, dict[str, float]]]:
+    """The loaders' figures in turn, from one pair of trainers; for memory, from one new trainer at a time."""
+    if case.method == "memory":
+        for _, loader in product(range(min(rounds, MEMORY_ROUNDS)), LOADERS):
+            with Trainer(case, loader) as trainer:
+                trainer.answer()
+                yield loader, trainer.ask(case.method, *window)
+        return
+    with ExitStack() as stack:
+        pair = trainers(case, stack)
+        if case.method == "handoff":
+            compare_batches(case, pair)
+        for _, (loader, trainer) in product(range(rounds), pair.items()):
+            yield loader, trainer.ask(case.method, *window)
+
+
+def run(cases: Sequence[Case], rounds: int, *, quick: bool) -> dict[str, Any]:
     """Measures, and tells about each case as soon as it is known."""
-    divisor = QUICK_DIVISOR if quick else 1
     results: dict[str, Any] = {
         "machine": machine.describe(),
         "rounds": rounds,
@@ -104,18 +120,12 @@ def run(cases: Sequence[Case], rounds: int, *, quick: bool, whole: bool) -> dict
         "memcpy_ms": {},
     }
     if results["machine"]["load_before"] > machine.BUSY_LOAD:
-        print(
-            f"The machine is busy (load {results['machine']['load_before']}): expect noise.", file=sys.stderr
-        )
+        print(f"The machine is busy (load {results['machine']['load_before']}): expect noise.", file=sys.stderr)
     for case in cases:
-        results["cases"][case.name] = measure(case, rounds, divisor)
+        results["cases"][case.name] = measure(case, rounds, quick=quick)
         if case.name in MEMCPY_BYTES:
-            results["memcpy_ms"][case.name] = [
-                memcpy.median_ms(MEMCPY_BYTES[case.name]) for _ in range(rounds)
-            ]
+            results["memcpy_ms"][case.name] = [memcpy.median_ms(MEMCPY_BYTES[case.name]) for _ in range(rounds)]
         print(report.line(case, results), flush=True)
-    if whole:
-        results["import_ms"] = measure_ms(QUICK_IMPORTS if quick else IMPORTS)
     return results
 
 
@@ -123,9 +133,7 @@ def save(results: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tables = report.markdown(results)
     (folder / "table.md").write_text(tables)
-    (folder / "results.json").write_text(
-        json.dumps({**results, "summary": report.summary(results)}, indent=1) + "\n"
-    )
+    (folder / "results.json").write_text(json.dumps({**results, "summary": report.summary(results)}, indent=1) + "\n")
     drawn = chart.draw(results, folder / "handoff.svg")
     print(f"\n{tables}")
     print(f"written: {os.path.relpath(folder)}/results.json, table.md{', handoff.svg' if drawn else ''}")
@@ -139,12 +147,10 @@ def profile(case: Case) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    parser.add_argument("--quick", action="store_true", help="the main cases, in fewer and shorter rounds")
     parser.add_argument("--only", nargs="+", metavar="CASE", choices=BY_NAME, help=", ".join(BY_NAME))
     parser.add_argument("--rounds", type=int, help=f"default {ROUNDS}, with --quick {QUICK_ROUNDS}")
-    parser.add_argument(
-        "--profile", metavar="CASE", choices=BY_NAME, help="one case's faults, waits, system calls"
-    )
+    parser.add_argument("--profile", metavar="CASE", choices=BY_NAME, help="one case's faults, waits, system calls")
     parser.add_argument("--out", type=Path, help="folder for the results")
     return parser.parse_args()
 
@@ -155,12 +161,14 @@ def main() -> None:
         profile(BY_NAME[options.profile])
         return
     start = time.monotonic()
-    whole = not options.only
-    cases = CASES if whole else [case for case in CASES if case.name in options.only]
+    whole = not options.only and not options.quick
+    names = options.only or [case.name for case in CASES if whole or case.quick]
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
-    results = run(cases, rounds, quick=options.quick, whole=whole)
+    results = run([case for case in CASES if case.name in names], rounds, quick=options.quick)
+    if not options.only:
+        results["import_ms"] = measure_ms(QUICK_IMPORTS if options.quick else IMPORTS)
     results["took_s"] = round(time.monotonic() - start)
-    save(results, options.out or (WHOLE if whole and not options.quick else PARTIAL))
+    save(results, options.out or (WHOLE if whole else PARTIAL))
 
 
 if __name__ == "__main__":

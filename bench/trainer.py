@@ -1,7 +1,7 @@
 """A trainer: one case through one loader, in a process of its own.
 
-Started by `run.py` as `python bench/trainer.py CASE LOADER`. It takes one command a line on its standard input
-and answers each with one line of JSON: two trainers can measure in turn, and neither sees the other's memory.
+Started by `run.py` as `python bench/trainer.py CASE LOADER`. It takes one command a line on its standard input and
+answers each with a line of JSON: two trainers can measure in turn, and neither sees the other's memory.
 """
 
 import gc
@@ -16,7 +16,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,9 +30,8 @@ from meters import MIB, Spent, Stopwatch, memory, workers
 Loader = torch.utils.data.DataLoader[Any]
 
 ENDLESS = 10**7  # batches: more than any window takes
-WINDOW_S = 0.5  # no window is shorter, however fast the loader
 PROFILE_S = 1.0  # the kernel counts user and system time in ticks of 10 ms
-CHECKED = 16  # batches that are compared
+CHECKED = 12  # batches that are compared
 EPOCH_BATCHES = 50
 SHORT_EPOCH_BATCHES = 4
 
@@ -69,6 +68,13 @@ def read(batch: Any) -> None:
             read(value)
 
 
+class Window(NamedTuple):
+    """How long to measure, at least: so many batches or epochs, and so many seconds."""
+
+    count: int
+    seconds: float
+
+
 def take(iterator: Iterator[Any], count: int) -> None:
     for _ in range(count):
         read(next(iterator))
@@ -81,24 +87,24 @@ def warm_up(case: Case, iterator: Iterator[Any]) -> None:
     take(iterator, 2 * PREFETCH * max(case.workers, 1))
 
 
-def handoff(case: Case, loader: str, count: int) -> dict[str, float]:
+def handoff(case: Case, loader: str, window: Window) -> dict[str, float]:
     """The cost of a batch in the middle of an epoch."""
     iterator = iter(make_loader(case, loader, ENDLESS))
     warm_up(case, iterator)
     taken = 0
     watch = Stopwatch()
-    while taken == 0 or watch.elapsed() < WINDOW_S:
-        take(iterator, count)
-        taken += count
+    while taken == 0 or watch.elapsed() < window.seconds:
+        take(iterator, window.count)
+        taken += window.count
     return watch.stop().per(taken)
 
 
-def first_batch(case: Case, loader: str, count: int) -> dict[str, float]:
+def first_batch(case: Case, loader: str, window: Window) -> dict[str, float]:
     """From `iter(loader)` to having the first batch, with new workers; CPU for all of a short epoch."""
     batches = make_loader(case, loader, SHORT_EPOCH_BATCHES)
     waits: list[float] = []
     cpu = _cpu_with_ended_children()
-    for _ in range(count):
+    for _ in range(window.count):
         start = time.perf_counter()
         iterator = iter(batches)
         take(iterator, 1)
@@ -107,7 +113,7 @@ def first_batch(case: Case, loader: str, count: int) -> dict[str, float]:
             read(batch)
         del iterator
     trainer, ended = (now - then for now, then in zip(_cpu_with_ended_children(), cpu, strict=True))
-    return Spent(statistics.median(waits) * count, trainer, ended).per(count)
+    return Spent(statistics.median(waits) * len(waits), trainer, ended).per(len(waits))
 
 
 def _cpu_with_ended_children() -> tuple[float, float]:
@@ -115,7 +121,7 @@ def _cpu_with_ended_children() -> tuple[float, float]:
     return mine.ru_utime + mine.ru_stime, ended.ru_utime + ended.ru_stime
 
 
-def turnaround(case: Case, loader: str, count: int) -> dict[str, float]:
+def turnaround(case: Case, loader: str, window: Window) -> dict[str, float]:
     """All of a short epoch with workers that stay, from `iter` to `StopIteration`."""
     batches = make_loader(case, loader, EPOCH_BATCHES, persistent=True)
     epochs: list[float] = []
@@ -130,19 +136,19 @@ def turnaround(case: Case, loader: str, count: int) -> dict[str, float]:
         epoch()
     epochs.clear()
     watch = Stopwatch()
-    while watch.elapsed() < WINDOW_S or len(epochs) < count:
+    while len(epochs) < window.count or watch.elapsed() < window.seconds:
         epoch()
     spent = watch.stop().per(len(epochs))
     return spent | {"wall_ms": statistics.median(epochs) * 1e3}
 
 
-def peak_memory(case: Case, loader: str, count: int) -> dict[str, float]:
+def peak_memory(case: Case, loader: str, window: Window) -> dict[str, float]:
     """The most memory that trainer and workers had at any fifth batch."""
     trainer = os.getpid()
     before = memory([trainer])
     iterator = iter(make_loader(case, loader, ENDLESS))
     samples = []
-    for _ in range(count // 5):
+    for _ in range(window.count // 5):
         take(iterator, 4)
         batch = next(iterator)
         read(batch)
@@ -151,16 +157,16 @@ def peak_memory(case: Case, loader: str, count: int) -> dict[str, float]:
     most = max(sample.all for sample in samples)
     return {
         "pss_mib": most / MIB,
-        "growth_mib": (most - before.all) / MIB,
+        "growth_mib": (max(sample.own for sample in samples) - before.own) / MIB,
         "mapped_pss_mib": max(sample.pss for sample in samples) / MIB,
         "shared_mib": max(sample.shared for sample in samples) / MIB,
     }
 
 
-def check(case: Case, loader: str, _count: int) -> dict[str, str]:
+def check(case: Case, loader: str, _window: Window) -> dict[str, str]:
     """A digest of types, shapes, strides and bytes of the first batches.
 
-    Each batch is kept, and looked at when as many others have come as the loader works ahead: it must not change.
+    Each batch is kept, and looked at when as many more have come as the loader works ahead. It must not change.
     """
     digest = hashlib.blake2b()
     kept: deque[Any] = deque()
@@ -187,17 +193,17 @@ def _add(digest: "hashlib.blake2b", value: Any) -> None:
             _add(digest, element)
 
 
-def profile(case: Case, loader: str, count: int) -> dict[str, Any]:
+def profile(case: Case, loader: str, window: Window) -> dict[str, Any]:
     """What the kernel did for a batch, counted while an epoch runs."""
     iterator = iter(make_loader(case, loader, ENDLESS))
     warm_up(case, iterator)
     watch = Stopwatch()
-    take(iterator, count)
-    enough = max(count, int(PROFILE_S / watch.elapsed() * count))
+    take(iterator, window.count)
+    enough = max(window.count, int(PROFILE_S / watch.elapsed() * window.count))
     return breakdown.watch(lambda: take(iterator, enough), enough)
 
 
-COMMANDS: dict[str, Callable[[Case, str, int], dict[str, Any]]] = {
+COMMANDS: dict[str, Callable[[Case, str, Window], dict[str, Any]]] = {
     "check": check,
     "handoff": handoff,
     "first_batch": first_batch,
@@ -208,12 +214,15 @@ COMMANDS: dict[str, Callable[[Case, str, int], dict[str, Any]]] = {
 
 
 def main() -> None:
+    # As in a worker. With 0 workers torch would stack on all cores, and wait for whichever is busy.
+    torch.set_num_threads(1)
     case, loader = BY_NAME[sys.argv[1]], sys.argv[2]
     DATASETS[case.samples](0)  # its samples are made now
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
-        command, count = line.split()
-        print(json.dumps(COMMANDS[command](case, loader, int(count))), flush=True)
+        command, count, seconds = line.split()
+        window = Window(int(count), float(seconds))
+        print(json.dumps(COMMANDS[command](case, loader, window)), flush=True)
 
 
 if __name__ == "__main__":

@@ -180,9 +180,7 @@ def warn_of_too_many_workers(num_workers: int, *, stacklevel: int = 1) -> None:
 
 def _check_numbers(num_workers: int, timeout: float) -> None:
     if num_workers < 0:
-        raise ValueError(
-            "num_workers option should be non-negative; use num_workers=0 to disable multiprocessing."
-        )
+        raise ValueError("num_workers option should be non-negative; use num_workers=0 to disable multiprocessing.")
     if timeout < 0:
         raise ValueError("timeout option should be non-negative")
 
@@ -225,9 +223,7 @@ def _is_iterable_dataset(dataset: object) -> bool:
     return isinstance(dataset, (IterableDataset, torch_class))
 
 
-def _refuse_iterable_dataset(
-    dataset: object, shuffle: object, sampler: object, batch_sampler: object
-) -> None:
+def _refuse_iterable_dataset(dataset: object, shuffle: object, sampler: object, batch_sampler: object) -> None:
     expected = "DataLoader with IterableDataset: expected unspecified"
     if shuffle not in (False, None):
         raise ValueError(f"{expected} shuffle option, but got shuffle={shuffle}")
@@ -252,9 +248,7 @@ def _check_exclusions(
                 "batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last"
             )
     elif batch_size is None and drop_last:
-        raise ValueError(
-            "batch_size=None option disables auto-batching and is mutually exclusive with drop_last"
-        )
+        raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
 
 
 def _default_sampler(dataset: Any, shuffle: object, generator: np.random.Generator | None) -> Iterable[int]:

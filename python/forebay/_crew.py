@@ -1,11 +1,11 @@
-"""The worker processes of one iterator: started by `multiprocessing`, as the user configured it; watched by the engine."""
+"""The worker processes of one iterator: started by `multiprocessing` as configured, watched by the engine."""
 
 import contextlib
 import gc
 import pickle
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -59,7 +59,7 @@ class Crew:
             process.start()
         except (AttributeError, TypeError, pickle.PicklingError) as error:
             error.add_note(
-                "[forebay] The dataset, collate_fn and worker_init_fn are pickled to start a worker with the start method "
+                "[forebay] The dataset, collate_fn and worker_init_fn are pickled to start a worker with start method "
                 f"{_start_method(context)!r}. Define them at the top level of a module (no lambdas, no local classes), "
                 "or use multiprocessing_context='fork'."
             )
@@ -94,15 +94,21 @@ class Crew:
         if not batches:
             task = "between batches"
         else:
-            task = f"while it made batch {batches[0]}" + ("" if indices is None else f" of indices {_abridged(indices)}")
-        text = f"DataLoader worker (pid(s) {pid}) exited unexpectedly: worker {worker} {_end(code)} {task}. {_cause(code)}"
+            task = f"while it made batch {batches[0]}" + (
+                "" if indices is None else f" of indices {_abridged(indices)}"
+            )
+        text = (
+            f"DataLoader worker (pid(s) {pid}) exited unexpectedly: worker {worker} {_end(code)} {task}. {_cause(code)}"
+        )
         return WorkerDied(text, worker, pid, code, batches)
 
 
 @contextlib.contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Blocks Ctrl-C here, and in processes started meanwhile until they are ready for it: no half-started workers, no
-    tracebacks of theirs."""
+def _interrupts_later() -> Generator[None]:
+    """Blocks Ctrl-C here, and in processes started meanwhile until they are ready for it.
+
+    So there are no half-started workers, and no tracebacks of theirs.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -111,8 +117,8 @@ def _interrupts_later() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _garbage_left_alone() -> Iterator[None]:
-    """Keeps a forked worker's collector from touching the trainer's objects, whose pages it would have to copy."""
+def _garbage_left_alone() -> Generator[None]:
+    """Keeps a forked worker's collector from touching the trainer's objects: it would copy their pages."""
     if gc.get_freeze_count() > 0:
         yield  # the program does this itself
         return

@@ -4,7 +4,8 @@ import gc
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -90,7 +91,7 @@ class Journey:
             prefetch_factor=options.prefetch_factor,
             in_order=options.in_order,
             memory_budget=options.memory_budget_bytes,
-            on_full=self._on_full,
+            on_full=_weakly(self._on_full),
         )
         self._crew = Crew(context, self._engine, assignment)
 
@@ -120,11 +121,12 @@ class Journey:
         self._indices = indices
         self._first_step = self._next_step
         self._sampler_error = None
-        while self._indices is not None and self._engine.wants():
-            self._submit()
-        if self._sampler_error is not None:
+        while self._engine.wants() and self._submit():
+            pass
+        error = self._take_sampler_error()
+        if error is not None:
             self.close()
-            raise self._sampler_error
+            raise error
 
     def next(self) -> Any:
         """The next batch.
@@ -167,28 +169,33 @@ class Journey:
         self._crew.stop(self._engine)
         self._engine.release()
 
-    def _submit(self) -> None:
-        """Sends the sampler's next batch. An error of the sampler comes after the batches sent before it."""
+    def _submit(self) -> bool:
+        """Sends the sampler's next batch, if there is one. Its error comes after the batches sent before it."""
         if self._indices is None:
-            return
+            return False
         try:
             indices = next(self._indices)
         except StopIteration:
             self._indices = None
-            return
+            return False
         except Exception as error:  # noqa: BLE001 - a user's sampler may raise anything; it is raised in its place
             self._indices = None
             self._sampler_error = error
-            return
+            return False
         self._engine.submit(indices)
         self._next_step += 1
+        return True
 
     def _finish(self) -> None:
         if not self._options.persistent:
             self.close()
-        if self._sampler_error is not None:
-            error, self._sampler_error = self._sampler_error, None
+        error = self._take_sampler_error()
+        if error is not None:
             raise error
+
+    def _take_sampler_error(self) -> BaseException | None:
+        error, self._sampler_error = self._sampler_error, None
+        return error
 
     def _run(self, action: Any) -> None:
         try:
@@ -204,7 +211,9 @@ class Journey:
         if awaited is not None:
             worker, step = awaited
             indices = self._engine.indices(step)
-            where = f"; worker {worker} (pid {self.processes[worker].pid}) has not finished batch {step - self._first_step}"
+            where = (
+                f"; worker {worker} (pid {self.processes[worker].pid}) has not finished batch {step - self._first_step}"
+            )
             where += "" if indices is None else f" of indices {indices!r}"[:300]
         return LoaderTimeout(f"DataLoader timed out after {self._options.timeout_s} seconds{where}")
 
@@ -236,3 +245,18 @@ class Journey:
                 MemoryBudgetWarning,
                 stacklevel=4,
             )
+
+
+def _weakly(method: Callable[[], None]) -> Callable[[], None]:
+    """Calls `method` as long as its object lives.
+
+    The engine would keep that object, which keeps the engine: a cycle that no garbage collector sees.
+    """
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        found = reference()
+        if found is not None:
+            found()
+
+    return call

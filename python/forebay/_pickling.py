@@ -1,10 +1,12 @@
 """Objects as bytes, for what the engine cannot describe itself: pickle, with large buffers beside it."""
 
+import copyreg
 import io
 import pickle
+from collections import ChainMap
 from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from typing import Any, cast
 
 __all__ = ["BatchPickler", "dump", "load"]
 
@@ -20,8 +22,12 @@ class BatchPickler(pickle.Pickler):
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, protocol=5, buffer_callback=self._take)
-        self.dispatch_table = ForkingPickler(io.BytesIO()).dispatch_table
+        self.dispatch_table: Any = ChainMap(self.registered(), copyreg.dispatch_table)
         self.buffers: list[memoryview] = []
+
+    def registered(self) -> dict[type, Any]:
+        """The reducers registered with `multiprocessing` that serve here."""
+        return cast("dict[type, Any]", getattr(ForkingPickler, "_extra_reducers"))  # noqa: B009 - it has no public name
 
     def _take(self, buffer: pickle.PickleBuffer) -> bool:
         view = buffer.raw()

@@ -78,7 +78,8 @@ def work(seat: TravellingSeat, assignment: Assignment) -> None:
     worker = Worker(prepared.front, seat.seat)
     failed_start = _start(assignment)
     bench = _Bench(worker, assignment, native=failed_start is None and prepared.collates_natively())
-    while (indices := worker.next()) is not None:
+    # A sampler may give None: then there is a batch to make all the same.
+    while (indices := worker.next()) is not None or worker.step is not None:
         if failed_start is None:
             bench.make(indices)
         else:

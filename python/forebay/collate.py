@@ -250,9 +250,7 @@ def _is_number(sample: object, numbers: tuple[type, ...]) -> bool:
 
 
 def _refusal(found: object) -> TypeError:
-    return TypeError(
-        f"default_collate: batch must contain numpy arrays, numbers, dicts or lists; found {found}"
-    )
+    return TypeError(f"default_collate: batch must contain numpy arrays, numbers, dicts or lists; found {found}")
 
 
 def _unequal_shapes(arrays: Sequence[_Array]) -> str:

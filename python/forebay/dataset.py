@@ -133,7 +133,7 @@ def get_worker_info() -> WorkerInfo | None:
     return _worker_info
 
 
-def _set_worker_info(info: WorkerInfo | None) -> None:  # pyright: ignore[reportUnusedFunction]
+def set_worker_info(info: WorkerInfo | None) -> None:
     """Sets what `get_worker_info` returns. Called by a worker when it starts and when it ends."""
     global _worker_info  # noqa: PLW0603  (one worker per process)
     _worker_info = info

@@ -1,6 +1,7 @@
 """What can go wrong, as exceptions.
 
-Every one is a `ForebayError`, and also what PyTorch's loader raises in its place, so `except RuntimeError` goes on working.
+Every one is a `ForebayError`, and also what PyTorch's loader raises in its place, so `except RuntimeError` goes on
+working.
 """
 
 __all__ = [
@@ -84,7 +85,7 @@ class FallbackWarning(ForebayWarning):
     """Something is not served by Forebay's engine yet, and goes the ordinary way."""
 
 
-class BatchFailed(Exception):  # noqa: D101 - a signal from the engine to the iterator, never seen by users
+class BatchFailed(Exception):
     def __init__(self, report: bytes, step: int, worker: int) -> None:
         super().__init__(report, step, worker)
         self.report = report
@@ -92,12 +93,12 @@ class BatchFailed(Exception):  # noqa: D101 - a signal from the engine to the it
         self.worker = worker
 
 
-class WorkerEnded(Exception):  # noqa: D101 - as BatchFailed
+class WorkerEnded(Exception):
     def __init__(self, worker: int, in_flight: list[int]) -> None:
         super().__init__(worker, in_flight)
         self.worker = worker
         self.in_flight = in_flight
 
 
-class WaitTimedOut(Exception):  # noqa: D101 - as BatchFailed
+class WaitTimedOut(Exception):
     pass

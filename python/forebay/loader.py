@@ -1,26 +1,18 @@
 """PyTorch's `DataLoader` for NumPy: the same arguments and semantics, arrays out, no torch."""
 
-import contextlib
-import multiprocessing
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.context import BaseContext
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from forebay import _seeds
 from forebay._arguments import check, check_multiprocessing_context, warn_of_too_many_workers
 from forebay._fallback import engine_is_missing, say_once
 from forebay._seeds import GeneratorLike
-from forebay.collate import STOCK_COLLATE_FN_MAP, default_collate, default_collate_fn_map
-from forebay.dataset import WorkerInfo, _set_worker_info
-from forebay.errors import ConfigError, WorkerFailed
+from forebay.errors import ConfigError
 
-try:
-    from forebay._front import make_front
-    from forebay._journey import Journey, Options, SampleError
-    from forebay._worker import Assignment, Prepared
-except ImportError:  # no engine on this system: batches are made in this process (see `_fallback`)
-    pass
+if TYPE_CHECKING:
+    from forebay._workers import WorkersIterator  # needs the engine, which not every system has
 
 __all__ = ["DataLoader"]
 
@@ -116,8 +108,8 @@ class DataLoader:
         self.persistent_workers = checked.persistent_workers
         self.in_order = checked.in_order
         self.memory_budget = checked_memory_budget(memory_budget)
-        self._live: weakref.WeakSet[_WorkersIterator] = weakref.WeakSet()
-        self._iterator: _WorkersIterator | None = None
+        self._live: weakref.WeakSet[WorkersIterator] = weakref.WeakSet()
+        self._iterator: WorkersIterator | None = None
         self._built = True
 
     @property
@@ -135,25 +127,31 @@ class DataLoader:
         super().__setattr__(name, value)
 
     @property
-    def _index_sampler(self) -> Any:
+    def index_sampler(self) -> Any:
+        """What gives the indices: the batch sampler, or without automatic batching the sampler."""
         return self.sampler if self.batch_sampler is None else self.batch_sampler
 
     def __len__(self) -> int:
         """The number of batches of an epoch."""
-        return len(self._index_sampler)
+        return len(self.index_sampler)
 
     def __iter__(self) -> "Iterator[Any]":
         """Begins an epoch."""
         if self.num_workers == 0:
             return _InlineIterator(self)
         if engine_is_missing():
-            say_once("forebay has no engine on this operating system: batches are made without workers", stacklevel=2)
+            say_once(
+                "forebay has no engine on this operating system: batches are made without workers",
+                stacklevel=2,
+            )
             return _InlineIterator(self)
         if self._iterator is not None and not self._iterator.ended:
-            self._iterator.begin(iter(self._index_sampler))
+            self._iterator.begin(iter(self.index_sampler))
             return self._iterator
         warn_of_too_many_workers(self.num_workers, stacklevel=2)
-        iterator = _WorkersIterator(self)
+        from forebay._workers import WorkersIterator
+
+        iterator = WorkersIterator(self)
         self._live.add(iterator)
         if self.persistent_workers:
             self._iterator = iterator
@@ -173,7 +171,10 @@ class DataLoader:
 
     def __getstate__(self) -> dict[str, Any]:
         """A loader can be pickled and copied; its workers stay here."""
-        return {**self.__dict__, "_live": weakref.WeakSet(), "_iterator": None}
+        return {**{name: value for name, value in vars(self).items() if name != "_live"}, "_iterator": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _live=weakref.WeakSet())
 
 
 def checked_memory_budget(memory_budget: int | None) -> int | None:
@@ -199,8 +200,8 @@ class _InlineIterator:
         self._collate_fn = loader.collate_fn
         self._auto_collation = loader.batch_sampler is not None
         self._fetch_all = getattr(loader.dataset, "__getitems__", None)
-        self._indices = iter(loader._index_sampler)
-        self._length = loader._index_sampler
+        self._indices = iter(loader.index_sampler)
+        self._length = loader.index_sampler
         # Drawn although nobody needs it: the order does not depend on whether there are workers.
         _seeds.draw_base_seed(loader.generator)
 
@@ -217,97 +218,3 @@ class _InlineIterator:
         if self._fetch_all:
             return self._collate_fn(self._fetch_all(indices))
         return self._collate_fn([self._dataset[index] for index in indices])
-
-
-class _WorkersIterator:
-    """An epoch (or, with persistent workers, all epochs) of a loader."""
-
-    def __init__(self, loader: DataLoader) -> None:
-        self._length = loader._index_sampler
-        indices = iter(loader._index_sampler)
-        assignment = Assignment(
-            worker_id=0,
-            num_workers=loader.num_workers,
-            base_seed=_seeds.draw_base_seed(loader.generator),
-            dataset=loader.dataset,
-            collate_fn=loader.collate_fn,
-            auto_collation=loader.batch_sampler is not None,
-            worker_init_fn=loader.worker_init_fn,
-            prepare=_prepare,
-        )
-        options = Options(
-            prefetch_factor=loader.prefetch_factor or 2,
-            in_order=loader.in_order,
-            timeout_s=loader.timeout,
-            persistent=loader.persistent_workers,
-            memory_budget_bytes=loader.memory_budget,
-        )
-        context = loader.multiprocessing_context or multiprocessing.get_context()
-        self._journey = Journey(make_front(), context, assignment, options)
-        self._journey.begin(indices)
-
-    @property
-    def ended(self) -> bool:
-        return self._journey.ended
-
-    def begin(self, indices: Iterator[Any]) -> None:
-        self._journey.begin(indices)
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __len__(self) -> int:
-        return len(self._length)
-
-    def __next__(self) -> Any:
-        try:
-            return self._journey.next()
-        except SampleError as error:
-            _reraise(error)
-
-    def close(self) -> None:
-        """Ends the workers."""
-        journey = getattr(self, "_journey", None)
-        if journey is not None:
-            journey.close()
-
-    def __del__(self) -> None:
-        # Half-built iterators, forked children and the end of the interpreter come here too.
-        with contextlib.suppress(Exception):
-            self.close()
-
-
-class _WorkerTraceback(Exception):
-    """A traceback of another process, shown as the cause of the exception that came from there."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f"\n{self.text}"
-
-
-def _reraise(error: "SampleError") -> NoReturn:
-    """Raises a worker's exception itself, or, where it cannot travel, its text."""
-    report = error.report
-    original = report.exception()
-    if original is None:
-        original = WorkerFailed(f"worker {error.worker} raised {report.type_name}, which cannot be pickled")
-    original.__cause__ = _WorkerTraceback(report.text)
-    original.add_note(error.note())
-    raise original
-
-
-def _prepare(assignment: "Assignment") -> "Prepared":
-    """Makes a process a worker: seeds, and worker info."""
-    _seeds.seed_worker(assignment.base_seed, assignment.worker_id)
-    seed = _seeds.worker_seed(assignment.base_seed, assignment.worker_id)
-    info = WorkerInfo(assignment.worker_id, assignment.num_workers, seed, assignment.dataset)
-    _set_worker_info(info)
-    return Prepared(make_front(), lambda: _collates_as_stock(assignment))
-
-
-def _collates_as_stock(assignment: "Assignment") -> bool:
-    """Whether the engine may collate: our own function, with the registry as we made it."""
-    return assignment.collate_fn is default_collate and default_collate_fn_map == STOCK_COLLATE_FN_MAP

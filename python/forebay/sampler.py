@@ -188,9 +188,7 @@ class WeightedRandomSampler(Sampler[int]):
         self.replacement = _require_bool(replacement, "replacement", ValueError)
         self.weights = np.asarray(weights, dtype=np.float64)
         if self.weights.ndim != 1:
-            raise ValueError(
-                f"weights should be a 1d sequence but given weights have shape {self.weights.shape}"
-            )
+            raise ValueError(f"weights should be a 1d sequence but given weights have shape {self.weights.shape}")
         self.generator = as_generator(generator)
 
     def __iter__(self) -> Iterator[int]:
@@ -198,9 +196,7 @@ class WeightedRandomSampler(Sampler[int]):
         probabilities = self._probabilities()
         generator = generator_or_fresh(self.generator)
         yield from _as_ints(
-            generator.choice(
-                len(probabilities), size=self.num_samples, replace=self.replacement, p=probabilities
-            )
+            generator.choice(len(probabilities), size=self.num_samples, replace=self.replacement, p=probabilities)
         )
 
     def __len__(self) -> int:

@@ -19,7 +19,7 @@ from forebay._seeds import (
     seed_worker,
     worker_seed,
 )
-from forebay.dataset import WorkerInfo, _set_worker_info, get_worker_info
+from forebay.dataset import WorkerInfo, set_worker_info, get_worker_info
 
 base_seeds = st.integers(0, 2**63 - 1)
 worker_ids = st.integers(0, 2**16)
@@ -144,11 +144,11 @@ def test_a_negative_seed_is_refused() -> None:
 
 def test_worker_info_is_what_the_worker_set_and_cannot_be_changed() -> None:
     info = WorkerInfo(id=1, num_workers=2, seed=8, dataset=[1])
-    _set_worker_info(info)
+    set_worker_info(info)
     try:
         assert get_worker_info() is info
         with pytest.raises(AttributeError):
             info.id = 0  # type: ignore[misc]
     finally:
-        _set_worker_info(None)
+        set_worker_info(None)
     assert get_worker_info() is None

@@ -330,3 +330,50 @@ def test_a_function_that_users_add_to_torchs_registry_is_used_in_workers(
     ours, theirs = both(Made(tree, 4), batch_size=2, num_workers=1)
     assert "NÄME" in repr(ours)
     assert_same(ours, theirs)
+
+
+class Views:
+    """Tensors whose elements are not what their memory says."""
+
+    numbers = torch.tensor([1 + 2j, 3 - 1j, 0.5 + 1j])
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return [self.numbers.conj(), torch._neg_view(self.numbers)][index]
+
+
+# torch's own loader refuses to collate these, and forgets the sign of the second.
+@pytest.mark.parametrize("index", [0, 1], ids=["conjugated", "negated"])
+@pytest.mark.parametrize("collate_fn", [list, tuple, torch.stack], ids=["list", "tuple", "stack"])
+def test_a_conjugated_or_negated_tensor_arrives_with_its_values(index: int, collate_fn: Any) -> None:
+    (batch,) = DataLoader(Views(), batch_sampler=[[index]], collate_fn=collate_fn, num_workers=1)
+    assert batch[0].tolist() == Views()[index].tolist()
+
+
+@pytest.mark.parametrize("index", [0, 1], ids=["conjugated", "negated"])
+def test_a_conjugated_or_negated_sample_arrives_with_its_values(index: int) -> None:
+    (sample,) = DataLoader(Views(), batch_size=None, sampler=[index], num_workers=1)
+    assert sample.tolist() == Views()[index].tolist()
+
+
+def test_default_collate_in_a_worker_never_changes_the_values_of_conjugated_tensors() -> None:
+    (batch,) = outcomes(iter(DataLoader(Views(), batch_sampler=[[0, 0]], num_workers=1)))
+    # torch's own loader refuses; that would do as well.
+    assert isinstance(batch, Failure) or batch[1].tolist() == Views()[0].tolist()
+
+
+class Swapped:
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return np.arange(3000).astype(">i8")
+
+
+def test_an_array_of_the_other_byte_order_keeps_it() -> None:
+    # torch's own loader, which pickles it as NumPy does by default, changes the order to this machine's.
+    (batch,) = DataLoader(Swapped(), collate_fn=list, num_workers=1)
+    assert batch[0].dtype == np.dtype(">i8")
+    assert np.array_equal(batch[0], np.arange(3000))

@@ -33,4 +33,4 @@ pub use crew::{Crew, OutsideCrew, ThreadCrew};
 pub use engine::{Batch, Engine, Seat, Turn};
 pub use error::{EngineError, WorkerEnd};
 pub use message::Outcome;
-pub use worker::{Order, Ticket, Worker};
+pub use worker::{Order, Ticket, Unpublished, Worker};

@@ -22,6 +22,15 @@ pub struct Ticket {
     pub writer: SlotWriter,
 }
 
+/// A batch that could not be published.
+#[derive(Debug)]
+pub struct Unpublished {
+    /// Its ticket, handed back so that the error can be reported in its place.
+    pub ticket: Box<Ticket>,
+    /// Why.
+    pub error: EngineError,
+}
+
 /// What a worker is to do next.
 #[derive(Debug)]
 pub enum Order {
@@ -46,6 +55,7 @@ impl Worker {
     /// As [`join`](Self::join), or when no thread can be started.
     pub fn join_as_process(seat: Seat) -> Result<Self, EngineError> {
         sys::die_with(sys::duplicate(seat.lifeline.as_fd())?)?;
+        sys::reuse_freed_memory();
         Self::join(seat)
     }
 
@@ -90,7 +100,7 @@ impl Worker {
     ///
     /// # Errors
     /// When the trainer's record makes no sense, or the operating system refuses to wait.
-    pub fn next(&mut self) -> Result<Option<Order>, EngineError> {
+    pub fn next_order(&mut self) -> Result<Option<Order>, EngineError> {
         loop {
             if let Some(order) = self.try_next()? {
                 return Ok(Some(order));
@@ -118,14 +128,14 @@ impl Worker {
     ///
     /// # Errors
     /// When the description finds no memory; then the ticket is handed back, cleared, for an error to be reported.
-    pub fn finish(&mut self, mut ticket: Ticket, outcome: Outcome, value: &Value) -> Result<(), (Ticket, EngineError)> {
+    pub fn finish(&mut self, mut ticket: Ticket, outcome: Outcome, value: &Value) -> Result<(), Unpublished> {
         let mut description = Vec::new();
         layout::encode(value, &mut description);
         let offset = match ticket.writer.append(&description) {
             Ok(offset) => offset,
             Err(error) => {
                 ticket.writer.clear();
-                return Err((ticket, error.into()));
+                return Err(Unpublished { ticket: Box::new(ticket), error: error.into() });
             }
         };
         let layout = Span { offset, len: description.len() as u64 };
@@ -136,7 +146,7 @@ impl Worker {
                 self.end.close_slot(ticket.writer);
                 Ok(())
             }
-            Err(error) => Err((ticket, error.into())),
+            Err(error) => Err(Unpublished { ticket: Box::new(ticket), error: error.into() }),
         }
     }
 }

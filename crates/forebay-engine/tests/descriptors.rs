@@ -1,4 +1,5 @@
 //! Descriptors are counted for the whole process, so this test has a process of its own.
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The journey with threads as the crew: order, values, errors and ends.
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 mod common;
 
@@ -6,8 +7,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use common::{
-    Gate, Recipe, assert_cooked, config, cook, engine, expect_batch, fill, finish, kitchen, next, out_of_order, serve,
-    travel, watched,
+    Gate, Recipe, assert_cooked, config, cook, engine, expect_batch, fill, finish, kitchen, next,
+    out_of_order, serve, travel, watched,
 };
 use forebay_engine::layout::Value;
 use forebay_engine::{Engine, EngineConfig, EngineError, Order, Outcome, Turn, Worker, WorkerEnd};
@@ -17,7 +18,7 @@ use proptest::prelude::*;
 fn worker_0_behind_a_gate(config: EngineConfig, gate: &Gate, finished: Sender<u64>) -> Engine {
     let gate = gate.clone();
     engine(config, move |mut worker| {
-        while let Some(order) = worker.next()? {
+        while let Some(order) = worker.next_order()? {
             let Order::Fill(mut ticket) = order else { break };
             if worker.id() == 0 {
                 gate.pass();
@@ -219,11 +220,12 @@ fn indices_without_memory_are_an_error_after_which_the_journey_goes_on_as_if_the
 #[test]
 fn the_error_of_a_batch_arrives_in_its_place_and_the_journey_goes_on() {
     watched(|| {
-        let fails = |worker: Worker| {
-            serve(worker, |ticket| {
-                if ticket.step % 3 == 1 { Err(EngineError::Layout("burnt")) } else { cook(ticket) }
-            })
-        };
+        let fails =
+            |worker: Worker| {
+                serve(worker, |ticket| {
+                    if ticket.step % 3 == 1 { Err(EngineError::Layout("burnt")) } else { cook(ticket) }
+                })
+            };
         let mut outcomes = Vec::new();
         let mut engine = engine(config(2, 2), fails);
         travel(&mut engine, &vec![small(); 9], |_, batch| {
@@ -312,12 +314,15 @@ fn a_worker_that_panics_is_an_error_with_its_last_words_after_what_it_had_finish
 fn a_worker_that_returns_an_error_is_reported_with_it() {
     watched(|| {
         let mut engine = engine(config(1, 1), |mut worker| {
-            while worker.next()?.is_none() {}
+            while worker.next_order()?.is_none() {}
             Err(EngineError::Layout("the pan is lost"))
         });
         engine.submit(0, small().to_indices()).unwrap();
         let error = next(&mut engine).unwrap_err().to_string();
-        assert!(error.contains("worker 0") && error.contains("1 batches") && error.contains("the pan is lost"), "{error}");
+        assert!(
+            error.contains("worker 0") && error.contains("1 batches") && error.contains("the pan is lost"),
+            "{error}"
+        );
     });
 }
 
@@ -327,7 +332,9 @@ fn the_end_of_a_worker_hides_no_batch_that_it_finished() {
         for _ in 0..200 {
             let mut engine = engine(config(1, 3), |mut worker| {
                 for _ in 0..3 {
-                    let Some(Order::Fill(mut ticket)) = worker.next()? else { panic!("three batches were sent") };
+                    let Some(Order::Fill(mut ticket)) = worker.next_order()? else {
+                        panic!("three batches were sent")
+                    };
                     let made = cook(&mut ticket);
                     finish(&mut worker, ticket, made)?;
                 }
@@ -344,13 +351,16 @@ fn the_end_of_a_worker_hides_no_batch_that_it_finished() {
 }
 
 #[test]
-fn dropping_the_engine_ends_its_workers_after_the_work_they_were_sent() {
+fn a_worker_that_is_told_to_stop_makes_the_batch_it_is_at_and_begins_no_other() {
     watched(|| {
+        let (begun, end) = (Gate::default(), Gate::default());
         let made = Arc::new(Mutex::new(Vec::new()));
-        let log = made.clone();
+        let (has_begun, may_end, log) = (begun.clone(), end.clone(), made.clone());
         let mut engine = engine(config(1, 4), move |worker| {
-            let log = log.clone();
+            let (has_begun, may_end, log) = (has_begun.clone(), may_end.clone(), log.clone());
             serve(worker, move |ticket| {
+                has_begun.open();
+                may_end.pass();
                 log.lock().unwrap().push(ticket.step);
                 cook(ticket)
             })
@@ -358,9 +368,21 @@ fn dropping_the_engine_ends_its_workers_after_the_work_they_were_sent() {
         for _ in 0..4 {
             engine.submit(0, small().to_indices()).unwrap();
         }
+        begun.pass();
+        engine.stop();
+        end.open();
         drop(engine);
         let made = Arc::try_unwrap(made).expect("the worker and its closure are gone").into_inner().unwrap();
-        assert_eq!(made, [0, 1, 2, 3]);
+        assert_eq!(made, [0]);
+    });
+}
+
+#[test]
+fn dropping_the_engine_wakes_and_ends_workers_that_sleep() {
+    watched(|| {
+        for _ in 0..300 {
+            drop(kitchen(config(3, 1)));
+        }
     });
 }
 
@@ -382,13 +404,17 @@ fn no_wake_up_is_lost_in_many_short_trips() {
     watched(|| {
         // With one batch ahead, trainer and worker sleep and wake each other for every batch.
         let mut engine = kitchen(config(1, 1));
-        travel(&mut engine, &vec![Recipe(vec![8]); 20_000], |_, batch| assert_eq!(batch.outcome, Outcome::Batch));
+        travel(&mut engine, &vec![Recipe(vec![8]); 20_000], |_, batch| {
+            assert_eq!(batch.outcome, Outcome::Batch)
+        });
     });
 }
 
 #[test]
 fn a_configuration_that_cannot_work_is_refused_with_its_value() {
-    for (workers, prefetch_factor, budget, value) in [(0, 2, None, "0 * 2"), (2, 0, None, "2 * 0"), (1, 2, Some(5), "5")] {
+    for (workers, prefetch_factor, budget, value) in
+        [(0, 2, None, "0 * 2"), (2, 0, None, "2 * 0"), (1, 2, Some(5), "5")]
+    {
         let error = EngineConfig::new(workers, prefetch_factor, true, budget).unwrap_err().to_string();
         assert!(error.contains(value), "{error}");
     }

@@ -1,4 +1,5 @@
 //! Slots: who keeps them, when they come back, and what happens when they run out.
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 mod common;
 
@@ -193,7 +194,8 @@ fn batches_may_be_dropped_on_any_thread() {
         let recipe = Recipe(vec![MEBIBYTE]);
         let (sender, batches) = channel::<Batch>();
         let checked = recipe.clone();
-        let elsewhere = thread::spawn(move || batches.iter().for_each(|batch| assert_cooked(&batch, &checked)));
+        let elsewhere =
+            thread::spawn(move || batches.iter().for_each(|batch| assert_cooked(&batch, &checked)));
         let mut engine = kitchen(budget(2, 2, 16));
         travel(&mut engine, &vec![recipe; 200], |_, batch| sender.send(batch).unwrap());
         drop(sender);

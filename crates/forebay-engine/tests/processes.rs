@@ -1,12 +1,15 @@
 //! Workers that are processes, and what a fork means for an engine. The children are forked from the tests themselves,
 //! so that they need no program of their own.
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 mod common;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use common::{Recipe, assert_cooked, assert_right_bytes, config, cook, expect_batch, kitchen, next, serve, watched};
+use common::{
+    Recipe, assert_cooked, assert_right_bytes, config, cook, expect_batch, kitchen, next, serve, watched,
+};
 use forebay_engine::{Engine, EngineConfig, EngineError, OutsideCrew, Worker, WorkerEnd};
 use forebay_shm::sys::{Woken, wait, watch_process};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};

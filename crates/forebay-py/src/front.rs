@@ -1,6 +1,5 @@
 //! What differs between the NumPy and the torch front, told once by the front itself.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
@@ -39,6 +38,16 @@ pub struct Front {
     pub(crate) tensor: Option<TensorApi>,
     /// Classes of named tuples by what they are pickled to.
     classes: Mutex<HashMap<Vec<u8>, Py<PyAny>>>,
+    /// What classes of named tuples are pickled to, by their addresses.
+    names: Mutex<HashMap<usize, Named>>,
+}
+
+/// A class and the bytes that name it in another process.
+#[derive(Debug)]
+struct Named {
+    name: Vec<u8>,
+    /// Held, so that its address stays its own.
+    _class: Py<PyAny>,
 }
 
 #[pymethods]
@@ -57,7 +66,7 @@ impl Front {
         tensor: Option<Bound<'_, PyType>>,
     ) -> PyResult<Self> {
         let tensor = tensor.map(|tensor| TensorApi::of(&tensor)).transpose()?;
-        Ok(Self { ndarray, memmap, dtypes, dump, load, collate, stack, tensor, classes: Mutex::default() })
+        Ok(Self { ndarray, memmap, dtypes, dump, load, collate, stack, tensor, classes: Mutex::default(), names: Mutex::default() })
     }
 }
 
@@ -69,11 +78,9 @@ impl Front {
 
     /// The bytes that name `class` in another process.
     pub(crate) fn name_class(&self, class: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-        thread_local! {
-            static NAMES: RefCell<HashMap<usize, (Py<PyAny>, Vec<u8>)>> = RefCell::default();
-        }
         let key = class.as_ptr() as usize;
-        if let Some(name) = NAMES.with_borrow(|names| names.get(&key).map(|(_, name)| name.clone())) {
+        let known = self.names.lock().ok().and_then(|names| names.get(&key).map(|named| named.name.clone()));
+        if let Some(name) = known {
             return Ok(name);
         }
         let (body, buffers): (Bound<'_, PyBytes>, Vec<Bound<'_, PyAny>>) =
@@ -82,7 +89,9 @@ impl Front {
             return Err(PyTypeError::new_err("a class cannot have buffers"));
         }
         let name = body.as_bytes().to_vec();
-        NAMES.with_borrow_mut(|names| names.insert(key, (class.clone().unbind(), name.clone())));
+        if let Ok(mut names) = self.names.lock() {
+            names.insert(key, Named { name: name.clone(), _class: class.clone().unbind() });
+        }
         Ok(name)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use forebay_engine::layout::Value;
-use forebay_engine::{EngineError, Order, Outcome, Ticket};
+use forebay_engine::{Order, Outcome, Ticket, Unpublished};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -45,7 +45,7 @@ impl Worker {
     /// interpreter's lock.
     fn next(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         loop {
-            let order = py.detach(|| self.lock().worker.next()).map_err(|error| raise(py, error))?;
+            let order = py.detach(|| self.lock().worker.next_order()).map_err(|error| raise(py, error))?;
             match order {
                 None => py.check_signals()?,
                 Some(Order::Stop) => return Ok(None),
@@ -111,8 +111,8 @@ impl Worker {
                 return Err(error);
             }
         };
-        state.worker.finish(ticket, outcome, &value).map_err(|(ticket, error): (Ticket, EngineError)| {
-            state.ticket = Some(ticket);
+        state.worker.finish(ticket, outcome, &value).map_err(|Unpublished { ticket, error }| {
+            state.ticket = Some(*ticket);
             raise(py, error)
         })
     }

@@ -41,15 +41,20 @@ mod x86 {
         // SAFETY: inside the target, whose `source.len()` bytes are valid.
         let target = unsafe { target.add(head) };
         for offset in (0..lines).step_by(LINE) {
-            // SAFETY: `offset + LINE <= lines`, within both; `target` is aligned to a line here, because `align_offset`
-            // told how far it was from one (or `lines` is 0).
-            unsafe { stream_line(body.as_ptr().add(offset), target.add(offset)) };
+            let line = &body[offset..offset + LINE];
+            // SAFETY: `offset < lines`, inside the target.
+            let target = unsafe { target.add(offset) };
+            // SAFETY: a line is left in both; the target is aligned to one here, because `align_offset` told how far it
+            // was from one (or there is no line at all).
+            unsafe { stream_line(line.as_ptr(), target) };
         }
         // Streamed lines are not ordered by the release that publishes the batch; this orders them before it.
         // SAFETY: a fence without operands; every x86-64 processor has it.
         unsafe { _mm_sfence() };
+        // SAFETY: inside the target.
+        let target = unsafe { target.add(lines) };
         // SAFETY: the last bytes of the target.
-        unsafe { std::ptr::copy_nonoverlapping(last.as_ptr(), target.add(lines), last.len()) };
+        unsafe { std::ptr::copy_nonoverlapping(last.as_ptr(), target, last.len()) };
     }
 
     /// # Safety

@@ -206,6 +206,25 @@ pub fn die_with(lifeline: OwnedFd) -> Result<(), ShmError> {
     thread.map(drop).map_err(|source| ShmError::Os { call: "pthread_create", source })
 }
 
+/// Lets the C allocator keep what a worker frees, within bounds, instead of giving it back to the kernel and faulting it in
+/// again for the next batch: a `collate_fn` that makes new arrays for every batch costs half as much. Does nothing when
+/// the user has tuned the allocator himself, or it is another one.
+pub fn reuse_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const LARGEST_REUSED_BYTES: i32 = 32 << 20;
+        const MOST_KEPT_BYTES: i32 = 128 << 20;
+        let tuned = |(name, _): (std::ffi::OsString, _)| name.as_encoded_bytes().starts_with(b"MALLOC_");
+        if std::env::vars_os().any(tuned) || std::env::var_os("GLIBC_TUNABLES").is_some() {
+            return;
+        }
+        // SAFETY: `mallopt` takes two integers, and may be called at any time.
+        unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_REUSED_BYTES) };
+        // SAFETY: as above.
+        unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, MOST_KEPT_BYTES) };
+    }
+}
+
 /// An open file that is the size it says.
 pub(crate) fn file_len(file: &OwnedFd) -> Result<u64, ShmError> {
     let file = File::from(duplicate(file.as_fd())?);

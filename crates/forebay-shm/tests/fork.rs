@@ -1,6 +1,7 @@
 //! What a fork means for leases. Forks are counted for the whole process, so these tests have a binary of their own
 //! and take turns.
 #![cfg(not(loom))]
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -24,7 +25,11 @@ fn alone(body: impl FnOnce() + Send + 'static) {
         let _alive = alive;
         body();
     });
-    assert_ne!(ended.recv_timeout(Duration::from_secs(60)), Err(RecvTimeoutError::Timeout), "the watchdog barked");
+    assert_ne!(
+        ended.recv_timeout(Duration::from_secs(60)),
+        Err(RecvTimeoutError::Timeout),
+        "the watchdog barked"
+    );
     if let Err(panic) = body.join() {
         std::panic::resume_unwind(panic);
     }
@@ -92,8 +97,13 @@ struct Setting {
 
 impl Setting {
     fn new() -> Self {
-        let geometry =
-            Geometry { workers: 1, queue_capacity: 4, slots: 8, stride_bytes: 2 << 20, budget_bytes: 16 << 20 };
+        let geometry = Geometry {
+            workers: 1,
+            queue_capacity: 4,
+            slots: 8,
+            stride_bytes: 2 << 20,
+            budget_bytes: 16 << 20,
+        };
         Self { arena: Arena::create(geometry).unwrap(), returns: Arc::new(Returns::new(8)) }
     }
 

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forebay_engine::layout::Value;
-use forebay_engine::{Engine, EngineConfig, EngineError, Order, Outcome, ThreadCrew, Ticket, Turn, Worker};
+use forebay_engine::{Engine, EngineConfig, EngineError, Order, Outcome, ThreadCrew, Ticket, Unpublished, Turn, Worker};
 
 use crate::collate::{Slot, collate};
 use crate::error::{Kind, Place};
@@ -111,7 +111,7 @@ impl fmt::Debug for Threads {
 /// A worker's life.
 fn work(mut worker: Worker, shared: &Shared) -> Result<(), EngineError> {
     loop {
-        match worker.next()? {
+        match worker.next_order()? {
             None => {}
             Some(Order::Stop) => return Ok(()),
             Some(Order::Fill(ticket)) => fill(&mut worker, ticket, shared)?,
@@ -132,7 +132,7 @@ fn fill(worker: &mut Worker, mut ticket: Ticket, shared: &Shared) -> Result<(), 
     let (ticket, error) = match made {
         Ok(value) => match worker.finish(ticket, Outcome::Batch, &value) {
             Ok(()) => return Ok(()),
-            Err((ticket, error)) => (ticket, error.into()),
+            Err(Unpublished { ticket, error }) => (*ticket, error.into()),
         },
         Err(error) => (ticket, error),
     };
@@ -142,7 +142,7 @@ fn fill(worker: &mut Worker, mut ticket: Ticket, shared: &Shared) -> Result<(), 
 fn fail(worker: &mut Worker, mut ticket: Ticket, error: Error, shared: &Shared) -> Result<(), EngineError> {
     shared.errors().insert(ticket.step, error);
     ticket.writer.clear();
-    worker.finish(ticket, Outcome::Error, &Value::None).map_err(|(_, error)| error)
+    worker.finish(ticket, Outcome::Error, &Value::None).map_err(|unpublished| unpublished.error)
 }
 
 /// One sample, or how the dataset failed.

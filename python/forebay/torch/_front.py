@@ -61,12 +61,17 @@ def prepare(assignment: Assignment) -> Prepared:
     torch_worker._worker_info = torch_worker.WorkerInfo(
         id=assignment.worker_id, num_workers=assignment.num_workers, seed=seed, dataset=assignment.dataset
     )
+    registry = torch_collate.default_collate_fn_map
+    if registry.get(torch.Tensor) is torch_collate.collate_tensor_fn:
+        registry[torch.Tensor] = _stack_on_the_heap
     return Prepared(make_front(), lambda: _collates_as_stock(assignment))
 
 
 def _seed_torch(seed: int) -> None:
-    """As `torch.manual_seed`, which also notes the seed for devices that may be initialised later, and formats a stack for
-    each note: several milliseconds of page faults in a fresh fork. Without any device's file there is no such later.
+    """Does what `torch.manual_seed` does.
+
+    That also notes the seed for devices that may be initialised later, and formats a stack for each note: several
+    milliseconds of page faults in a fresh fork. Without any device's file there is no such later.
     """
     if any(Path(name).exists() for name in _DEVICE_FILES) or _has_private_device():
         torch.manual_seed(seed)
@@ -79,6 +84,19 @@ def _has_private_device() -> bool:
     return bool(torch._C._get_privateuse1_backend_name() != "privateuseone")
 
 
+def _stack_on_the_heap(batch: Any, *, collate_fn_map: Any = None) -> Any:
+    """Stacks tensors as torch's own function does in a worker, but in ordinary memory.
+
+    Torch would make a file in shared memory for every batch, which nobody here would ever read.
+    """
+    first = batch[0]
+    if first.is_nested or first.layout is not torch.strided:
+        return torch_collate.collate_tensor_fn(batch, collate_fn_map=collate_fn_map)
+    return torch.stack(batch, 0, out=first.new_empty((len(batch), *first.size())))
+
+
 def _collates_as_stock(assignment: Assignment) -> bool:
     """Whether the engine may collate: torch's own function, with the registry as torch made it."""
-    return assignment.collate_fn is default_collate and torch_collate.default_collate_fn_map == _STOCK_REGISTRY
+    registry = torch_collate.default_collate_fn_map
+    stock = {**_STOCK_REGISTRY, torch.Tensor: _stack_on_the_heap}
+    return assignment.collate_fn is default_collate and registry in (_STOCK_REGISTRY, stock)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.multiprocessing import reductions
 
 from forebay._pickling import BatchPickler
 
@@ -68,15 +69,13 @@ class _Pickler(BatchPickler):
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
-        # torch registers its way over descriptors for all these; ours is `reducer_override`, which comes first, and the
-        # ordinary pickle for what that leaves.
-        for kind in list(self.dispatch_table):
-            if isinstance(kind, type) and kind.__module__.partition(".")[0] == "torch":
-                reducer = self.dispatch_table[kind]
-                if getattr(reducer, "__module__", None) == "torch.multiprocessing.reductions":
-                    del self.dispatch_table[kind]
         self.table = _Blocks()
         self.views: list[_View] = []
+
+    def registered(self) -> dict[type, Any]:
+        """All but torch's own, which would send a descriptor for every storage."""
+        registered = super().registered()
+        return {kind: how for kind, how in registered.items() if how.__module__ != reductions.__name__}
 
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is torch.Tensor and _is_plain(obj):
@@ -85,6 +84,9 @@ class _Pickler(BatchPickler):
             return _take_storage, (self._add_storage(obj),)
         if isinstance(obj, torch.storage.TypedStorage) and obj.device.type == "cpu":
             return _typed_storage, (obj._untyped_storage, obj.dtype)
+        if isinstance(obj, torch.Tensor) and obj.device.type not in ("cpu", "meta"):
+            reduce: Any = reductions.reduce_tensor  # memory of a device stays where it is
+            return reduce(obj)
         return NotImplemented
 
     def _add(self, tensor: torch.Tensor) -> int:
@@ -94,7 +96,7 @@ class _Pickler(BatchPickler):
                 "(tensor.detach())"
             )
         place = self.table.place(tensor.untyped_storage())
-        start = tensor.storage_offset() * tensor.element_size()
+        start = int(tensor.storage_offset()) * tensor.element_size()
         steps = sum((count - 1) * stride for count, stride in zip(tensor.size(), tensor.stride(), strict=True))
         end = start + (steps + 1) * tensor.element_size() if tensor.numel() else start
         self.table.blocks[place].include(start, end)
@@ -133,8 +135,9 @@ def dump(value: Any) -> tuple[bytes, list[memoryview]]:
 
 
 def _bytes_of(block: _Block) -> memoryview:
-    whole = torch.empty(0, dtype=torch.uint8).set_(block.storage)  # type: ignore[call-overload]
-    return memoryview(whole[block.start : block.end].numpy())
+    whole = torch.empty(0, dtype=torch.uint8).set_(block.storage)
+    used: Any = whole[block.start : block.end].numpy()
+    return memoryview(used)
 
 
 class _Arrivals:
@@ -150,7 +153,7 @@ class _Arrivals:
         tensor = torch.empty(0, dtype=view.dtype)
         offset_bytes = 0 if 0 in view.size else view.offset_bytes - self.starts[view.block]
         offset = offset_bytes // tensor.element_size()
-        tensor.set_(self.blocks[view.block], offset, view.size, view.stride)  # type: ignore[call-overload]
+        tensor.set_(self.blocks[view.block], offset, view.size, view.stride)
         return tensor.requires_grad_(view.requires_grad)
 
 
@@ -166,7 +169,7 @@ _unpickling = _Unpickling()
 
 def _block_of(buffer: Any) -> torch.UntypedStorage:
     if len(buffer) == 0:
-        return torch.UntypedStorage(0)
+        return torch.empty(0, dtype=torch.uint8).untyped_storage()
     return torch.frombuffer(buffer, dtype=torch.uint8).untyped_storage()
 
 
@@ -192,4 +195,6 @@ def _take_storage(place: int) -> torch.UntypedStorage:
 
 
 def _typed_storage(storage: torch.UntypedStorage, dtype: torch.dtype) -> torch.TypedStorage:
-    return torch.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
+    make: Any = torch.TypedStorage
+    typed: torch.TypedStorage = make(wrap_storage=storage, dtype=dtype, _internal=True)
+    return typed

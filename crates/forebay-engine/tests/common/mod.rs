@@ -8,7 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use forebay_engine::layout::{Array, DType, Value};
-use forebay_engine::{Batch, Engine, EngineConfig, EngineError, Order, Outcome, ThreadCrew, Ticket, Turn, Worker};
+use forebay_engine::{
+    Batch, Engine, EngineConfig, EngineError, Order, Outcome, ThreadCrew, Ticket, Turn, Worker,
+};
 use forebay_shm::Span;
 
 /// A watchdog for what could hang; no law is about time.
@@ -66,13 +68,28 @@ pub(crate) fn fill(step: u64, place: usize, bytes: &mut [u8]) {
     }
 }
 
-/// Writes the batch of the ticket's recipe.
+/// Writes the batch of the ticket's recipe, arrays by turns in the ways a front can: whole, in rows, or in place.
 pub(crate) fn cook(ticket: &mut Ticket) -> Result<Value, EngineError> {
     let recipe = Recipe::from_indices(&ticket.indices);
+    let (step, writer) = (ticket.step, &mut ticket.writer);
     let arrays = recipe.0.iter().enumerate().map(|(place, len)| {
+        let mut bytes = vec![0; *len as usize];
+        fill(step, place, &mut bytes);
         let len = u64::from(*len);
-        let offset = ticket.writer.allocate(len)?;
-        fill(ticket.step, place, ticket.writer.bytes_mut(offset, len)?);
+        let offset = match (place + step as usize) % 3 {
+            0 => writer.append(&bytes)?,
+            1 => {
+                let offset = writer.allocate(len)?;
+                let mut rows = bytes.chunks(1 + bytes.len() / 10).zip((offset..).step_by(1 + bytes.len() / 10));
+                rows.try_for_each(|(row, offset)| writer.write(offset, row))?;
+                offset
+            }
+            _ => {
+                let offset = writer.allocate(len)?;
+                writer.bytes_mut(offset, len)?.copy_from_slice(&bytes);
+                offset
+            }
+        };
         let span = Span { offset, len };
         Ok(Value::Array(Array { flavour: 0, dtype: DType::U8, shape: vec![len], strides: None, span }))
     });
@@ -102,7 +119,7 @@ pub(crate) fn serve(
     mut make: impl FnMut(&mut Ticket) -> Result<Value, EngineError>,
 ) -> Result<(), EngineError> {
     loop {
-        match worker.next()? {
+        match worker.next_order()? {
             None => {}
             Some(Order::Stop) => return Ok(()),
             Some(Order::Fill(mut ticket)) => {
@@ -114,7 +131,11 @@ pub(crate) fn serve(
 }
 
 /// Publishes a batch, or an error in its place.
-pub(crate) fn finish(worker: &mut Worker, mut ticket: Ticket, made: Result<Value, EngineError>) -> Result<(), EngineError> {
+pub(crate) fn finish(
+    worker: &mut Worker,
+    mut ticket: Ticket,
+    made: Result<Value, EngineError>,
+) -> Result<(), EngineError> {
     let (outcome, value) = match made {
         Ok(value) => (Outcome::Batch, value),
         Err(error) => {
@@ -122,7 +143,7 @@ pub(crate) fn finish(worker: &mut Worker, mut ticket: Ticket, made: Result<Value
             (Outcome::Error, Value::Text(error.to_string()))
         }
     };
-    worker.finish(ticket, outcome, &value).map_err(|(_, error)| error)
+    worker.finish(ticket, outcome, &value).map_err(|unpublished| unpublished.error)
 }
 
 /// `workers` workers with `prefetch_factor` batches ahead each and memory in plenty.

@@ -1,0 +1,114 @@
+"""Iterators of the NumPy front whose batches are made by worker processes."""
+
+import contextlib
+import multiprocessing
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+from forebay import _seeds, dataset
+from forebay._front import make_front
+from forebay._journey import Journey, Options, SampleError
+from forebay._worker import Assignment, Prepared
+from forebay.collate import STOCK_COLLATE_FN_MAP, default_collate, default_collate_fn_map
+from forebay.errors import WorkerFailed
+
+if TYPE_CHECKING:
+    from forebay.loader import DataLoader
+
+__all__ = ["WorkersIterator"]
+
+
+class WorkersIterator:
+    """An epoch (or, with persistent workers, all epochs) of a loader."""
+
+    def __init__(self, loader: "DataLoader") -> None:
+        self._length = loader.index_sampler
+        indices = iter(loader.index_sampler)
+        assignment = Assignment(
+            worker_id=0,
+            num_workers=loader.num_workers,
+            base_seed=_seeds.draw_base_seed(loader.generator),
+            dataset=loader.dataset,
+            collate_fn=loader.collate_fn,
+            auto_collation=loader.batch_sampler is not None,
+            worker_init_fn=loader.worker_init_fn,
+            prepare=_prepare,
+        )
+        options = Options(
+            prefetch_factor=loader.prefetch_factor or 2,
+            in_order=loader.in_order,
+            timeout_s=loader.timeout,
+            persistent=loader.persistent_workers,
+            memory_budget_bytes=loader.memory_budget,
+        )
+        context = loader.multiprocessing_context or multiprocessing.get_context()
+        self._journey = Journey(make_front(), context, assignment, options)
+        self._journey.begin(indices)
+
+    @property
+    def ended(self) -> bool:
+        """Whether there are no workers any more."""
+        return self._journey.ended
+
+    def begin(self, indices: Iterator[Any]) -> None:
+        """Begins another epoch."""
+        self._journey.begin(indices)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __len__(self) -> int:
+        return len(self._length)
+
+    def __next__(self) -> Any:
+        try:
+            return self._journey.next()
+        except SampleError as error:
+            _reraise(error)
+
+    def close(self) -> None:
+        """Ends the workers."""
+        journey = getattr(self, "_journey", None)
+        if journey is not None:
+            journey.close()
+
+    def __del__(self) -> None:
+        # Half-built iterators, forked children and the end of the interpreter come here too.
+        with contextlib.suppress(Exception):
+            self.close()
+
+
+class _WorkerTraceback(Exception):
+    """A traceback of another process, shown as the cause of the exception that came from there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n{self.text}"
+
+
+def _reraise(error: SampleError) -> NoReturn:
+    """Raises a worker's exception itself, or, where it cannot travel, its text."""
+    report = error.report
+    original = report.exception()
+    if original is None:
+        original = WorkerFailed(f"worker {error.worker} raised {report.type_name}, which cannot be pickled")
+    original.__cause__ = _WorkerTraceback(report.text)
+    original.add_note(error.note())
+    raise original
+
+
+def _prepare(assignment: Assignment) -> Prepared:
+    """Makes a process a worker: seeds, and worker info."""
+    _seeds.seed_worker(assignment.base_seed, assignment.worker_id)
+    seed = _seeds.worker_seed(assignment.base_seed, assignment.worker_id)
+    info = dataset.WorkerInfo(assignment.worker_id, assignment.num_workers, seed, assignment.dataset)
+    dataset.set_worker_info(info)
+    return Prepared(make_front(), lambda: _collates_as_stock(assignment))
+
+
+def _collates_as_stock(assignment: Assignment) -> bool:
+    """Whether the engine may collate: our own function, with the registry as we made it."""
+    return assignment.collate_fn is default_collate and default_collate_fn_map == STOCK_COLLATE_FN_MAP

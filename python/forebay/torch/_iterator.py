@@ -1,0 +1,105 @@
+"""Iterators of the torch front whose batches are made by worker processes."""
+
+import contextlib
+import multiprocessing
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch._utils import ExceptionWrapper
+from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
+
+from forebay._journey import Journey, Options, SampleError
+from forebay._worker import Assignment
+from forebay.torch._front import make_front, prepare
+
+if TYPE_CHECKING:
+    from forebay.torch._loader import DataLoader
+
+__all__ = ["WorkersIterator"]
+
+
+class WorkersIterator(_MultiProcessingDataLoaderIter):
+    """An epoch (or, with persistent workers, all epochs) of a loader.
+
+    An instance of torch's own class, because libraries ask for that.
+    """
+
+    def __init__(self, loader: "DataLoader[Any]") -> None:
+        # Everything of torch's multi-process iterator but its workers and queues.
+        _BaseDataLoaderIter.__init__(self, loader)
+        self._prefetch_factor = loader.prefetch_factor
+        self._in_order = loader.in_order
+        self._pin_memory_thread: Any = None
+        assignment = Assignment(
+            worker_id=0,
+            num_workers=loader.num_workers,
+            base_seed=int(self._base_seed),
+            dataset=loader.dataset,
+            collate_fn=loader.collate_fn,
+            auto_collation=self._auto_collation,
+            worker_init_fn=loader.worker_init_fn,
+            prepare=prepare,
+        )
+        options = Options(
+            prefetch_factor=loader.prefetch_factor or 2,
+            in_order=loader.in_order,
+            timeout_s=loader.timeout,
+            persistent=loader.persistent_workers,
+            memory_budget_bytes=loader.memory_budget,
+        )
+        context = loader.multiprocessing_context or multiprocessing.get_context()
+        self._journey = Journey(make_front(), context, assignment, options)
+        self._workers: Any = self._journey.processes
+        self._reset(loader, first_iter=True)
+
+    def _reset(self, loader: torch.utils.data.DataLoader[Any], first_iter: bool = False) -> None:
+        _BaseDataLoaderIter._reset(self, loader, first_iter)
+        self._journey.begin(self._sampler_iter)
+
+    def __next__(self) -> Any:
+        if torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
+            return super().__next__()
+        batch = self._next_data()
+        self._num_yielded += 1
+        return batch
+
+    def _next_data(self) -> Any:
+        try:
+            return self._journey.next()
+        except SampleError as error:
+            _reraise(error)
+
+    @property
+    def ended(self) -> bool:
+        """Whether there are no workers any more."""
+        return self._journey.ended
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._shutdown_workers()
+
+    def _shutdown_workers(self) -> None:
+        journey = getattr(self, "_journey", None)
+        if journey is not None:
+            journey.close()
+
+    def __del__(self) -> None:
+        # Half-built iterators, forked children and the end of the interpreter come here too.
+        with contextlib.suppress(Exception):
+            self._shutdown_workers()
+
+
+def _reraise(error: SampleError) -> None:
+    """Raises what torch raises for a worker's exception: its type and text, with the original as the cause."""
+    report = error.report
+    wrapper: Any = ExceptionWrapper.__new__(ExceptionWrapper)
+    wrapper.exc_type = report.exception_type() or RuntimeError
+    wrapper.exc_msg = report.text
+    wrapper.where = f"in DataLoader worker process {error.worker}"
+    try:
+        wrapper.reraise()
+    except BaseException as raised:
+        raised.__cause__ = report.exception()
+        raised.__suppress_context__ = True
+        raised.add_note(error.note())
+        raise

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from meters import counters, workers
+from meters import COUNTERS, counters, workers
 
 SHOWN_CALLS = 8
 ATTACH_S = 10.0
@@ -26,7 +26,8 @@ def watch(take: Callable[[], None], count: int) -> dict[str, Any]:
     take()
     found: dict[str, Any] = {"wall_ms": (time.perf_counter() - start) / count * 1e3}
     for role, pids in roles.items():
-        found[role] = {"counters": counters(pids).per(count, before[role])}
+        now = counters(pids)
+        found[role] = {"counters": {name: (now[name] - before[role][name]) / count for name in COUNTERS}}
     if shutil.which("strace"):
         with tempfile.TemporaryDirectory() as folder:
             for role, calls in _system_calls(take, roles, Path(folder)).items():

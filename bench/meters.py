@@ -4,6 +4,7 @@ import os
 import re
 import stat
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,14 +88,15 @@ class Memory:
 
 def memory(pids: Sequence[int]) -> Memory:
     """The memory of `pids` now."""
-    parts = dict.fromkeys(("Pss", "Pss_File", "Pss_Shmem"), 0)
+    pss = files = mapped = 0
     segments: dict[tuple[int, int], int] = {}
     for pid in pids:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        for part in parts:
-            parts[part] += _kib(rollup, part) * 1024
+        pss += _kib(rollup, "Pss") * 1024
+        files += _kib(rollup, "Pss_File") * 1024
+        mapped += _kib(rollup, "Pss_Shmem") * 1024
         segments |= _segments(pid)
-    return Memory(*parts.values(), shared=sum(segments.values()))
+    return Memory(pss, files, mapped, shared=sum(segments.values()))
 
 
 def _kib(rollup: str, key: str) -> int:
@@ -116,44 +118,25 @@ def _segments(pid: int) -> dict[tuple[int, int], int]:
     return found
 
 
-@dataclass(frozen=True)
-class Counters:
-    """What the kernel counted for one or more processes since they started."""
-
-    user_ms: float = 0
-    system_ms: float = 0
-    minor_faults: int = 0
-    waits: int = 0
-    preemptions: int = 0
-
-    def __add__(self, other: "Counters") -> "Counters":
-        return Counters(*(mine + theirs for mine, theirs in zip(self._all(), other._all(), strict=True)))
-
-    def per(self, count: int, before: "Counters") -> dict[str, float]:
-        """The increase since `before` for each of `count` batches."""
-        names = ("user ms", "system ms", "minor faults", "waits", "preemptions")
-        increases = (now - then for now, then in zip(self._all(), before._all(), strict=True))
-        return {name: increase / count for name, increase in zip(names, increases, strict=True)}
-
-    def _all(self) -> tuple[float, ...]:
-        return self.user_ms, self.system_ms, self.minor_faults, self.waits, self.preemptions
+COUNTERS = ("user ms", "system ms", "minor faults", "waits", "preemptions")
 
 
-def counters(pids: Sequence[int]) -> Counters:
-    """The sum of the counters of `pids`."""
-    return sum(map(_counters, pids), Counters())
+def counters(pids: Sequence[int]) -> Counter[str]:
+    """What the kernel has counted for all of `pids` since they started."""
+    return sum(map(_counters, pids), Counter())
 
 
-def _counters(pid: int) -> Counters:
+def _counters(pid: int) -> Counter[str]:
     # The fields after the command's name, which may hold spaces and parentheses: see proc_pid_stat(5).
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    tick_ms = 1000 / os.sysconf("SC_CLK_TCK")
+    tick_ms = 1000 // os.sysconf("SC_CLK_TCK")
     waits = preemptions = 0
     for thread in Path(f"/proc/{pid}/task").iterdir():
         status = (thread / "status").read_text()
         waits += _switches(status, "voluntary")
         preemptions += _switches(status, "nonvoluntary")
-    return Counters(int(fields[11]) * tick_ms, int(fields[12]) * tick_ms, int(fields[7]), waits, preemptions)
+    values = (int(fields[11]) * tick_ms, int(fields[12]) * tick_ms, int(fields[7]), waits, preemptions)
+    return Counter(dict(zip(COUNTERS, values, strict=True)))
 
 
 def _switches(status: str, kind: str) -> int:

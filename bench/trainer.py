@@ -16,7 +16,8 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,8 @@ def read(batch: Any) -> None:
             read(value)
 
 
-class Window(NamedTuple):
+@dataclass(frozen=True)
+class Window:
     """How long to measure, at least: so many batches or epochs, and so many seconds."""
 
     count: int
@@ -182,7 +184,7 @@ def check(case: Case, loader: str, _window: Window) -> dict[str, str]:
 def _add(digest: "hashlib.blake2b", value: Any) -> None:
     if isinstance(value, torch.Tensor):
         digest.update(f"{type(value)}{value.dtype}{tuple(value.shape)}{value.stride()}".encode())
-        digest.update(value.numpy().reshape(-1).view(np.uint8))
+        digest.update(memoryview(value.numpy().reshape(-1).view(np.uint8)))
     elif isinstance(value, dict):
         digest.update(f"{type(value)}{list(value)}".encode())
         for element in value.values():

@@ -54,7 +54,8 @@ class Crew:
     def _start(self, context: BaseContext, engine: Engine, assignment: Assignment) -> None:
         seat = engine.seat(assignment.worker_id)
         arguments: tuple[Any, ...] = (TravellingSeat(seat), assignment)
-        process: BaseProcess = context.Process(target=work, args=arguments, daemon=True)  # type: ignore[attr-defined]
+        make: Any = context  # every context has a Process, but the type of contexts does not say so
+        process: BaseProcess = make.Process(target=work, args=arguments, daemon=True)
         try:
             process.start()
         except (AttributeError, TypeError, pickle.PicklingError) as error:

@@ -120,12 +120,16 @@ class _Bench:
         self._current = None
         try:
             samples = self._fetch(indices)
-            if self._native and type(samples) is list:
+            if self._collates_natively(samples):
                 self._worker.collate(samples)
             else:
                 self._send(self._collate_fn(samples), samples, indices)
         except Exception as error:  # noqa: BLE001 - as in _start
             self.fail(error, None if self._current is None else repr(self._current[0]))
+
+    def _collates_natively(self, samples: Any) -> bool:
+        # A dataset's __getitems__ may give any sequence.
+        return self._native and isinstance(samples, list)
 
     def _fetch(self, indices: Any) -> Any:
         if not self._auto_collation:

@@ -12,7 +12,7 @@
 //! | a queue's records | its one producer | its one consumer | [`queue`]: release of `tail`, release of `head` |
 //! | a sleeper's word | both sides | both sides | [`bell`]: read-modify-writes only |
 //! | reservation of a slot | whoever holds the slot | anybody | a lone counter, carries no other memory |
-//! | bytes of a slot | whoever holds the slot | the same | handed over through a queue, returned through [`lease`] |
+//! | bytes of a slot | whoever holds the slot | the same | handed over through a queue, returned through [`Lease`] |
 //!
 //! There is no lock and no state machine in shared memory: *which* slot belongs to whom is known to the
 //! trainer alone (crate `forebay-engine`). A killed process can therefore leave nothing locked or half

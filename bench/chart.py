@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cases import WALL
-from report import Comparison, Results, compare, measured
+from report import Comparison, Results, compare, measured, short
 
 WIDTH_INCHES = 9.375  # 900 pixels at the 96 to an inch that browsers use
 INK, QUIET, RULE = "#1b1f24", "#6a737d", "#e4e7eb"
@@ -80,7 +80,7 @@ def _bar(axes: Axes, place: float, row: Comparison) -> None:
         axes.vlines(mark, place - 0.38, place + 0.38, color=color, linewidth=2.2)
     beside = axes.get_yaxis_transform()  # across: parts of the axes' width
     axes.text(1.10, place, f"{ratio.median:.1f}x", transform=beside, va="center", ha="right", fontweight="bold")
-    times = f"{row.torch.median:.3g} → {row.forebay.median:.2g} ms"
+    times = f"{short(row.torch.median)} → {short(row.forebay.median)} ms"
     axes.text(1.14, place, times, transform=beside, va="center", color=QUIET)
 
 

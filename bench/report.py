@@ -26,10 +26,10 @@ class Spread:
         return cls(statistics.median(values), min(values), max(values))
 
     def __str__(self) -> str:
-        return f"{_short(self.median)} ({_short(self.low)}-{_short(self.high)})"
+        return f"{short(self.median)} ({short(self.low)}-{short(self.high)})"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """At least three digits, and no more than one would believe."""
     decimals = 3 if value < 0.1 else 2 if value < 10 else 1 if value < 100 else 0
     return f"{value:.{decimals}f}"
@@ -95,7 +95,7 @@ def line(case: Case, results: Results) -> str:
     parts: list[str] = []
     for metric in case.aims:
         each = compare(case, metric, results)
-        values = f"{_short(each.torch.median)} → {_short(each.forebay.median)} {metric.unit}"
+        values = f"{short(each.torch.median)} → {short(each.forebay.median)} {metric.unit}"
         parts.append(f"{metric.title} {values}, {each.times_better}x")
     return f"{case.name:<13}" + "; ".join(parts)
 
@@ -136,7 +136,7 @@ def _handoff_table(results: Results) -> str:
                     f"{wall.times_better}",
                     f"{trainer.times_better}",
                     f"{total.times_better}",
-                    _short(statistics.median(copies)) if copies else "",
+                    short(statistics.median(copies)) if copies else "",
                 ]
             )
     head = ["batch", "torch, ms", "forebay, ms", "times faster"]

@@ -184,7 +184,7 @@ def check(case: Case, loader: str, _window: Window) -> dict[str, str]:
 def _add(digest: "hashlib.blake2b", value: Any) -> None:
     if isinstance(value, torch.Tensor):
         digest.update(f"{type(value)}{value.dtype}{tuple(value.shape)}{value.stride()}".encode())
-        digest.update(memoryview(value.numpy().reshape(-1).view(np.uint8)))
+        digest.update(value.numpy().tobytes())
     elif isinstance(value, dict):
         digest.update(f"{type(value)}{list(value)}".encode())
         for element in value.values():

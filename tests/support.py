@@ -209,8 +209,8 @@ class Program:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
+        self.process.kill()
+        if not self.process.stdout.closed:
             self.process.communicate()
         os.close(self._pipe)
 

@@ -43,7 +43,7 @@ class Crew:
     def __init__(self, context: BaseContext, engine: Engine, assignment: Assignment) -> None:
         self.processes: list[BaseProcess] = []
         try:
-            with _interrupts_later(), _garbage_left_alone():
+            with _interrupts_later(context), _garbage_left_alone():
                 for worker_id in range(assignment.num_workers):
                     self._start(context, engine, replace(assignment, worker_id=worker_id))
             engine.attach([_pid(process) for process in self.processes])
@@ -85,7 +85,7 @@ class Crew:
             process.join(_PATIENCE_S)
             if process.is_alive():
                 process.kill()
-                process.join()
+                process.join(_PATIENCE_S)
 
     def died(self, worker: int, batches: list[int], indices: object) -> WorkerDied:
         """The error that tells how `worker` died and over which batch (`batches[0]`, made of `indices`)."""
@@ -105,11 +105,14 @@ class Crew:
 
 
 @contextlib.contextmanager
-def _interrupts_later() -> Generator[None]:
+def _interrupts_later(context: BaseContext) -> Generator[None]:
     """Blocks Ctrl-C here, and in processes started meanwhile until they are ready for it.
 
     So there are no half-started workers, and no tracebacks of theirs.
     """
+    if _start_method(context) == "forkserver":
+        yield  # its children are the server's, which must not inherit what is meant for ours
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

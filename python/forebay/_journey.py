@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import threading
 import warnings
 import weakref
@@ -233,18 +234,26 @@ class Journey:
             raise RuntimeError("this iterator is closed; get a new one with iter(loader)")
 
     def _on_full(self) -> None:
-        """Kept batches use the budget up. They may be in reference cycles, which only a collection ends."""
-        gc.collect()
+        """Kept batches use the budget up."""
         if not self._warned:
             self._warned = True
+            gc.collect()  # they may be in reference cycles, which only a collection ends
             used, budget = self._engine.memory_bytes, self._engine.memory_budget
             warnings.warn(
                 f"the program keeps so many batches that {used:,} of the {budget:,} bytes of shared memory are in use; "
                 "from now on batches are copied to ordinary memory, which is slower. If you keep batches on purpose, "
                 "nothing is wrong; else drop them sooner, or raise memory_budget.",
                 MemoryBudgetWarning,
-                stacklevel=4,
+                stacklevel=_users_level(),
             )
+
+
+def _users_level() -> int:
+    """The `stacklevel`, for a warning of the caller, of the first frame that is neither ours nor torch's loader's."""
+    level, frame = 1, sys._getframe(1)  # noqa: SLF001 - there is no other way before Python 3.12
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("forebay.", "torch.utils.data.")):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _weakly(method: Callable[[], None]) -> Callable[[], None]:

@@ -429,20 +429,25 @@ def test_a_program_that_keeps_few_batches_is_not_warned(front: Front) -> None:
     assert len(window) == 3
 
 
-def test_batches_in_reference_cycles_are_collected_before_room_runs_out(front: Front) -> None:
-    dataset = Numbers(150, KEPT)
+class Holding:
+    """Holds a batch, and itself."""
+
+    def __init__(self, batch: Any) -> None:
+        self.batch = batch
+        self.itself = self
+
+
+def test_when_room_runs_out_batches_in_reference_cycles_are_collected(front: Front) -> None:
+    dataset = Numbers(60, KEPT)
+    held: list[weakref.ref[Holding]] = []
     gc.disable()
     try:
-        iterator = iter(front.DataLoader(dataset, num_workers=2, memory_budget=_tight(10)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MemoryBudgetWarning)
-            for number, batch in enumerate(iterator):
-                cycle = [batch]
-                cycle.append(cycle)
+            for number, batch in enumerate(front.DataLoader(dataset, num_workers=2, memory_budget=_tight(10))):
                 assert np.array_equal(_array(batch), dataset.batch([number]))
-        del batch, cycle
-        held = [found for found in gc.get_objects() if isinstance(found, list) and len(found) == 2 and found[1] is found]
-        assert len(held) < 100, "nothing was collected"
+                held.append(weakref.ref(Holding(batch)))
+        assert [reference() for reference in held[:5]] == [None] * 5
     finally:
         gc.enable()
 
@@ -470,9 +475,9 @@ def test_a_worker_that_cannot_have_memory_is_an_error_and_never_a_bus_error(fron
     class Vast(Numbers):
         def __getitem__(self, index: int) -> Any:
             # More than any machine has, without having it.
-            return np.broadcast_to(np.zeros(1), (1 << 42,)) if index == 0 else super().__getitem__(index)
+            return np.broadcast_to(np.zeros(1), (1 << 37,)) if index == 0 else super().__getitem__(index)
 
-    iterator = iter(front.DataLoader(Vast(3, KEPT), num_workers=1, memory_budget=1 << 45))
+    iterator = iter(front.DataLoader(Vast(3, KEPT), num_workers=1, memory_budget=1 << 41))
     with pytest.raises(RuntimeError, match="memory|allocate"):
         next(iterator)
     assert np.array_equal(_array(next(iterator)), Numbers(3, KEPT).batch([1]))
@@ -512,6 +517,7 @@ def test_what_a_forked_child_drops_is_not_reused_under_its_parent(front: Front) 
 
 
 def test_memory_that_only_a_forked_child_saw_is_used_again_when_it_is_gone(front: Front) -> None:
+    gc.collect()  # no batches of other tests
     dataset = Numbers(300, KEPT)
     iterator = iter(front.DataLoader(dataset, num_workers=2, memory_budget=_tight(8)))
     for number in range(60):
@@ -521,6 +527,25 @@ def test_memory_that_only_a_forked_child_saw_is_used_again_when_it_is_gone(front
         del batch
     # Were those slots lost, the budget would be used up by now, which would be warned of: an error in this suite.
     assert _engine(iterator).memory_bytes <= _tight(8)
+
+
+@pytest.mark.xfail(reason="a dropped batch waits for every child forked before it was dropped, also before it was made")
+def test_memory_is_not_kept_for_a_child_that_never_saw_it(front: Front) -> None:
+    kept = next(iter(front.DataLoader(Numbers(1, KEPT), num_workers=1)))
+    # These workers, forked while a batch is kept, live as long as the iterator; they see none of its batches.
+    iterator = iter(front.DataLoader(Numbers(300, KEPT), num_workers=2, memory_budget=_tight(8)))
+    for _ in range(60):
+        batch = next(iterator)
+        assert in_child(lambda: None) == 0
+        del batch
+    assert _engine(iterator).memory_bytes <= _tight(8)
+    assert len(kept) == 1
+
+
+@pytest.mark.xfail(reason="beyond 4 TiB the engine says that its memory is corrupt")
+@pytest.mark.parametrize("budget", [1 << 43, 1 << 50])
+def test_a_budget_beyond_all_machines_works(front: Front, budget: int) -> None:
+    Numbers(3, KEPT).assert_epoch(list(front.DataLoader(Numbers(3, KEPT), num_workers=1, memory_budget=budget)), 1)
 
 
 class Cached:

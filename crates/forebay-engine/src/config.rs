@@ -11,6 +11,8 @@ pub const SMALL_ARRAY_BYTES: u64 = 4096;
 const SLOTS: u32 = 1024;
 /// More batches ahead than this is a mistake.
 const MAX_WINDOW: u64 = 1 << 16;
+/// No batch is larger, whatever the budget.
+const MAX_BATCH_BYTES: u64 = 1 << 40;
 /// The default budget is this share of all memory.
 const BUDGET_SHARE: u64 = 2;
 /// The default budget where the machine does not tell its memory.
@@ -81,7 +83,7 @@ impl EngineConfig {
             // A power of two keeps the modulo cheap.
             queue_capacity: u64::from(self.window()).next_power_of_two(),
             slots: SLOTS.max(4 * self.window()),
-            stride_bytes: self.memory_budget_bytes,
+            stride_bytes: self.memory_budget_bytes.min(MAX_BATCH_BYTES),
             budget_bytes: self.memory_budget_bytes,
         }
     }

@@ -3,11 +3,17 @@
 
 mod common;
 
-use common::{config, out_of_order};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::thread;
+
+use common::{config, expect_batch, out_of_order, watched};
 use forebay_engine::layout::{Array, DType, Value, encode};
-use forebay_engine::{Batch, Engine, EngineConfig, EngineError, Order, Outcome, Seat, Turn, Worker};
+use forebay_engine::{
+    Batch, Crew, Engine, EngineConfig, EngineError, Order, Outcome, Seat, Turn, Worker,
+    WorkerEnd as WorkerEndedHow,
+};
 use forebay_shm::queue::{RECORD_WORDS, Record};
-use forebay_shm::sys::Event;
+use forebay_shm::sys::{Event, duplicate};
 use forebay_shm::{Arena, ShmError, Span, WorkerEnd};
 use proptest::prelude::*;
 
@@ -140,6 +146,49 @@ fn batches_larger_than_their_slots_are_errors_that_cost_no_slot() {
         workers[0].send(&report).unwrap();
         assert!(matches!(answer(&mut engine), Err(EngineError::Shm(ShmError::Corrupt { .. }))));
     }
+}
+
+/// A crew whose one member ends when its event is rung.
+#[derive(Debug)]
+struct Mortal(Event);
+
+impl Crew for Mortal {
+    fn exit(&self, _worker: u32) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn end(&self, _worker: u32) -> WorkerEndedHow {
+        WorkerEndedHow::Process
+    }
+}
+
+#[test]
+fn a_batch_is_delivered_although_its_worker_was_killed_before_it_could_wake_the_trainer() {
+    watched(|| {
+        for _ in 0..100 {
+            let mut engine = Engine::new(config(1, 1)).unwrap();
+            let exit = Event::new().unwrap();
+            engine.attach(Box::new(Mortal(exit.duplicate().unwrap())));
+            // It rings a bell that nobody hears.
+            let seat = Seat {
+                trainer_bell: duplicate(Event::new().unwrap().as_fd()).unwrap(),
+                ..engine.seat(0).unwrap()
+            };
+            engine.submit(0, Vec::new()).unwrap();
+            let asleep = Arena::open(duplicate(seat.arena.as_fd()).unwrap()).unwrap().trainer_sleep();
+            let worker = thread::spawn(move || {
+                let mut worker = impostor(seat);
+                let report = made(&mut worker);
+                while !asleep.must_ring() {
+                    thread::yield_now();
+                }
+                worker.send(&report).unwrap();
+                exit.ring().unwrap();
+            });
+            assert!(expect_batch(&mut engine).regions.is_empty());
+            worker.join().unwrap();
+        }
+    });
 }
 
 /// What the engine says to a batch of `written` bytes that is described by `value`.

@@ -289,9 +289,15 @@ fn batches_in_flight_share_the_budget() {
 #[test]
 fn a_worker_that_panics_is_an_error_with_its_last_words_after_what_it_had_finished() {
     watched(|| {
-        let mut engine = engine(config(2, 3), |worker| {
-            serve(worker, |ticket| {
-                assert_ne!(ticket.step, 2, "no more eggs");
+        let gate = Gate::default();
+        let pass = gate.clone();
+        let mut engine = engine(config(2, 3), move |worker| {
+            let pass = pass.clone();
+            serve(worker, move |ticket| {
+                if ticket.step == 2 {
+                    pass.pass();
+                    panic!("no more eggs");
+                }
                 cook(ticket)
             })
         });
@@ -301,6 +307,7 @@ fn a_worker_that_panics_is_an_error_with_its_last_words_after_what_it_had_finish
         for step in 0..2 {
             assert_eq!(expect_batch(&mut engine).step, step);
         }
+        gate.open();
         let error = next(&mut engine).unwrap_err();
         let EngineError::WorkerEnded { worker: 0, in_flight, end: WorkerEnd::Thread(words) } = error else {
             panic!("{error}");

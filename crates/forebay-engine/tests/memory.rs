@@ -249,6 +249,14 @@ fn when_all_workers_have_ended_all_memory_is_given_back_but_that_of_kept_batches
 }
 
 #[test]
+fn a_budget_larger_than_any_memory_is_none_at_all() {
+    watched(|| {
+        let config = EngineConfig::new(1, 1, true, Some(u64::MAX)).unwrap();
+        travel(&mut kitchen(config), &[Recipe(vec![MEBIBYTE])], |_, batch| assert!(!batch.copied));
+    });
+}
+
+#[test]
 fn idle_slots_do_not_use_up_the_budget_of_a_larger_batch() {
     watched(|| {
         // Four batches of 3 MiB are kept for a while: then their slots lie idle with 12 MiB of the 20.

@@ -198,7 +198,8 @@ fn timespec(duration: Duration) -> Timespec {
 /// When no thread can be started.
 pub fn die_with(lifeline: OwnedFd) -> Result<(), ShmError> {
     let watch = move || {
-        while !matches!(wait(&[lifeline.as_fd()], None), Ok(Woken::Ready(_))) {}
+        while matches!(wait(&[lifeline.as_fd()], None), Ok(Woken::Interrupted | Woken::TimedOut)) {}
+        // The trainer has ended, or cannot be watched any more, which must not make an orphan.
         // SAFETY: `_exit` takes no pointers and does not return; destructors must not run here.
         unsafe { libc::_exit(1) }
     };

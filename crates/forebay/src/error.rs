@@ -99,7 +99,18 @@ impl Error {
 
     /// Whether there was no memory for a batch, or no room left in the memory budget.
     pub fn is_memory(&self) -> bool {
-        matches!(*self.0, Kind::Memory { .. } | Kind::Engine(EngineError::Shm(_)))
+        use ShmError::{NoMemory, OverBudget, TooLarge};
+        let of_indices = |error: &_| matches!(error, NoMemory { .. } | OverBudget { .. } | TooLarge { .. });
+        match &*self.0 {
+            Kind::Memory { .. } => true,
+            Kind::Engine(EngineError::Shm(error)) => of_indices(error),
+            _ => false,
+        }
+    }
+
+    /// Whether the operating system refused something else that an epoch needs: a thread, a descriptor.
+    pub fn is_system(&self) -> bool {
+        matches!(*self.0, Kind::Engine(EngineError::Shm(ShmError::Os { .. })))
     }
 
     /// Whether an array was made with a wrong number of elements, or asked for by a wrong name or element type.

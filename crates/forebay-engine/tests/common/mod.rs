@@ -80,7 +80,8 @@ pub(crate) fn cook(ticket: &mut Ticket) -> Result<Value, EngineError> {
             0 => writer.append(&bytes)?,
             1 => {
                 let offset = writer.allocate(len)?;
-                let mut rows = bytes.chunks(1 + bytes.len() / 10).zip((offset..).step_by(1 + bytes.len() / 10));
+                let mut rows =
+                    bytes.chunks(1 + bytes.len() / 10).zip((offset..).step_by(1 + bytes.len() / 10));
                 rows.try_for_each(|(row, offset)| writer.write(offset, row))?;
                 offset
             }

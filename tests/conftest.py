@@ -1,11 +1,13 @@
 """What every test may rely on: one hypothesis profile, both fronts, streams left as they were."""
 
 import random
+import sys
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
 from support import Front, front_named
 
 # The same examples in every run; and a busy machine is no failure of a law.
@@ -21,8 +23,11 @@ def front(request: pytest.FixtureRequest) -> Front:
 
 @pytest.fixture(autouse=True)
 def restored_streams() -> Iterator[None]:
-    """Leaves the global streams of `random` and NumPy as the test found them."""
-    python, legacy = random.getstate(), np.random.get_state()
+    """Leaves the global streams of `random`, NumPy and torch as the test found them."""
+    torch = sys.modules.get("torch")
+    python, legacy, tensors = random.getstate(), np.random.get_state(), torch and torch.get_rng_state()
     yield
     random.setstate(python)
     np.random.set_state(legacy)
+    if torch is not None:
+        torch.set_rng_state(tensors)

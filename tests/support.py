@@ -87,8 +87,22 @@ def wait_for_ends(pidfds: Iterable[int]) -> None:
         os.close(pidfd)
 
 
+def until(kind: type[Exception], batches: Iterable[Any]) -> tuple[list[Any], Exception]:
+    """The batches before an exception of this kind, and the exception."""
+    found: list[Any] = []
+    iterator = iter(batches)
+    while True:
+        try:
+            found.append(next(iterator))
+        except StopIteration:
+            break
+        except kind as error:
+            return found, error
+    raise AssertionError(f"no {kind.__name__} came")
+
+
 def descriptor_count() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 class Gate:
@@ -144,7 +158,7 @@ def in_child(action: Callable[[], object]) -> int:
         try:
             action()
             code = 0
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the exit code is all that the parent sees
             os.write(2, f"in the forked child: {error!r}\n".encode())
         finally:
             os._exit(code)
@@ -154,7 +168,7 @@ def in_child(action: Callable[[], object]) -> int:
 class Program:
     """A Python program in a process group of its own, that tells the test what happens through a named pipe.
 
-    Its text has `tell(words)`, which any of its processes may call, and `FRONT`, the module of the front's `DataLoader`.
+    Its text has `tell(words)`, which any of its processes may call, the front's `DataLoader`, and the start `METHOD`.
     """
 
     PRELUDE = """

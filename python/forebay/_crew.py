@@ -77,6 +77,10 @@ class Crew:
             process.join(max(0.0, deadline - time.monotonic()))
         self._terminate([process for process in self.processes if process.is_alive()])
 
+    def terminate(self) -> None:
+        """Ends the workers, whatever they are doing."""
+        self._terminate(self.processes)
+
     @staticmethod
     def _terminate(processes: Sequence[BaseProcess]) -> None:
         for process in processes:

@@ -20,6 +20,7 @@ from forebay._worker import Assignment
 from forebay.errors import (
     BatchFailed,
     ForebayError,
+    ForkedChildError,
     LoaderTimeout,
     MemoryBudgetWarning,
     WaitTimedOut,
@@ -86,6 +87,8 @@ class Journey:
         self._closed = False
         self._pid = os.getpid()
         self._closing = threading.Lock()
+        self._turn = threading.RLock()
+        """Held by whoever takes a batch or begins an epoch: two threads that share an iterator take turns."""
         self._engine = Engine(
             front,
             workers=assignment.num_workers,
@@ -116,6 +119,10 @@ class Journey:
 
         What is left of an epoch that was not read to its end is waited for and dropped.
         """
+        with self._turn:
+            self._begin(indices)
+
+    def _begin(self, indices: Iterator[Any]) -> None:
         self._check_open()
         if self._next_step > self._first_step:
             self._run(lambda: self._engine.restart(self._timeout))
@@ -137,7 +144,18 @@ class Journey:
             SampleError: the batch's place is taken by an exception of its worker.
             WorkerDied: a worker died.
             LoaderTimeout: the batch did not come in time.
+            ForkedChildError: this is a forked child of the process that made the iterator.
         """
+        if os.getpid() != self._pid:
+            # Asked first: in a child the locks may be held by threads that are not there.
+            raise ForkedChildError(
+                "this iterator belongs to the process that made it; a forked child cannot use it (make a new iterator in "
+                "the child)"
+            )
+        with self._turn:
+            return self._next()
+
+    def _next(self) -> Any:
         if self._broken is not None:
             raise self._broken
         if self._closed:
@@ -154,6 +172,8 @@ class Journey:
         except WaitTimedOut:
             raise self._timed_out() from None
         except WorkerEnded as ended:
+            if self._closed:
+                raise StopIteration from None  # by another thread, which has ended the workers
             raise self._died(ended) from None
         self._submit()
         return batch
@@ -166,9 +186,16 @@ class Journey:
             if self._closed:
                 return
             self._closed = True
-        self._indices = None
-        self._crew.stop(self._engine)
-        self._engine.release()
+        if not self._turn.acquire(blocking=False):
+            # Another thread waits for a batch, with the engine in its hands: when the workers end, it comes back.
+            self._crew.terminate()
+            self._turn.acquire()
+        try:
+            self._indices = None
+            self._crew.stop(self._engine)
+            self._engine.release()
+        finally:
+            self._turn.release()
 
     def _submit(self) -> bool:
         """Sends the sampler's next batch, if there is one. Its error comes after the batches sent before it."""

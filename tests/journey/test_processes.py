@@ -1,11 +1,16 @@
 """Workers and trainers that die, are interrupted, forked or threaded: what is said, and who is left."""
 
+import ctypes
+import faulthandler
+import importlib
 import multiprocessing
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +18,9 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+
+import forebay.torch
+from forebay.errors import ForkedChildError, WorkerDied
 from support import (
     START_METHODS,
     Front,
@@ -27,10 +35,9 @@ from support import (
     is_running,
     journey_of,
     pids_of,
+    until,
     wait_for_ends,
 )
-
-from forebay.errors import ForkedChildError, WorkerDied
 
 
 @pytest.fixture
@@ -56,7 +63,11 @@ class Dying(Numbers):
 
 
 def _signal(number: int) -> Callable[[], None]:
-    return lambda: os.kill(os.getpid(), number)
+    def die() -> None:
+        faulthandler.disable()  # pytest's own, which would print the worker's stack among the tests' names
+        os.kill(os.getpid(), number)
+
+    return die
 
 
 DEATHS = {
@@ -78,11 +89,8 @@ def test_a_dead_worker_is_an_error_that_names_how_who_which_batch_and_why(front:
     how, code, said, cause = DEATHS[death]
     iterator = iter(front.DataLoader(Dying(20, 5, how), batch_size=2, num_workers=2))
     pid = pids_of(iterator)[0]
-    found = []
     with pytest.raises(WorkerDied, match=said) as caught:
-        for batch in iterator:
-            found.append(batch)
-    Numbers(4).assert_epoch(found, 2)
+        list(iterator)
     error = caught.value
     text = str(error)
     assert text.startswith(f"DataLoader worker (pid(s) {pid}) exited unexpectedly: worker 0 ")
@@ -90,6 +98,12 @@ def test_a_dead_worker_is_an_error_that_names_how_who_which_batch_and_why(front:
     assert cause in text
     assert (error.worker, error.pid, error.exitcode, error.batches[0]) == (0, pid, code, 2)
     assert isinstance(error, RuntimeError)
+
+
+@pytest.mark.parametrize("death", ["killed", "exited with 0"])
+def test_what_a_worker_finished_before_its_death_is_delivered_first(front: Front, death: str) -> None:
+    found, _ = until(WorkerDied, front.DataLoader(Dying(20, 5, DEATHS[death][0]), batch_size=2, num_workers=1))
+    Numbers(4).assert_epoch(found, 2)
 
 
 def test_after_a_death_next_raises_the_same_again_and_never_ends_the_epoch(front: Front) -> None:
@@ -124,17 +138,13 @@ def test_after_a_death_a_new_epoch_has_new_workers(front: Front, persistent: boo
 
 def test_batches_in_hand_stay_right_when_their_worker_dies(front: Front) -> None:
     dataset = Dying(30, 9, DEATHS["killed"][0], size=20_000)
-    iterator = iter(front.DataLoader(dataset, num_workers=2))
-    found = []
-    with pytest.raises(WorkerDied):
-        for batch in iterator:
-            found.append(batch)
+    found, _ = until(WorkerDied, front.DataLoader(dataset, num_workers=1))
     Numbers(9, 20_000).assert_epoch(found, 1)
 
 
 def test_out_of_order_a_death_is_noticed_too(front: Front) -> None:
     iterator = iter(front.DataLoader(Dying(50, 4, DEATHS["killed"][0]), num_workers=2, in_order=False))
-    with pytest.raises(WorkerDied, match="worker 0"):
+    with pytest.raises(WorkerDied, match="batch 4 of indices"):
         list(iterator)
 
 
@@ -206,22 +216,14 @@ class ExplodesOnArrival:
 def test_a_dataset_that_cannot_be_unpickled_in_a_worker_is_an_error_and_no_hang(
     method: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    loader = _numpy_loader(ExplodesOnArrival(), num_workers=1, multiprocessing_context=method)
+    loader = forebay.DataLoader(ExplodesOnArrival(), num_workers=1, multiprocessing_context=method)
     with pytest.raises(WorkerDied, match=r"exited with code 1.*printed above") as caught:
         list(loader)
     assert caught.value.exitcode == 1
     assert "cannot open the index on this machine" in capfd.readouterr().err
 
 
-def _numpy_loader(dataset: Any, **options: Any) -> Any:
-    import forebay
-
-    return forebay.DataLoader(dataset, **options)
-
-
 def test_torchs_crash_handlers_do_not_hide_a_crash(capfd: pytest.CaptureFixture[str]) -> None:
-    import forebay.torch
-
     with pytest.raises(WorkerDied, match="SIGSEGV"):
         list(forebay.torch.DataLoader(Dying(3, 1, _signal(signal.SIGSEGV)), num_workers=1))
     assert "Unexpected segmentation fault encountered in worker" in capfd.readouterr().err
@@ -301,16 +303,19 @@ def test_ctrl_c_shows_one_traceback_and_leaves_no_worker(tmp_path: Path, name: s
 
 
 CAUGHT_INTERRUPT = """
-    import signal
+    import psutil, signal, time
     class Interrupting:
         def __len__(self):
             return 100
         def __getitem__(self, index):
             if index == 20:
+                # Ctrl-C while the trainer waits: anywhere else it is the program's own affair.
+                while psutil.Process(os.getppid()).status() != "sleeping":
+                    time.sleep(0.001)
                 os.killpg(0, signal.SIGINT)
             return index
     if __name__ == "__main__":
-        loader = DataLoader(Interrupting(), num_workers=2, multiprocessing_context=METHOD)
+        loader = DataLoader(Interrupting(), num_workers=1, multiprocessing_context=METHOD)
         iterator = iter(loader)
         found = []
         interrupts = 0
@@ -412,6 +417,7 @@ def test_an_exception_of_a_signal_handler_leaves_next_as_if_it_had_not_been_call
     class Signalling(Numbers):
         def __getitem__(self, index: int) -> Any:
             if index == 2:
+                eventually(lambda: psutil.Process(trainer).status() == psutil.STATUS_SLEEPING)
                 os.kill(trainer, signal.SIGUSR1)
                 gate.wait()
             return super().__getitem__(index)
@@ -421,11 +427,8 @@ def test_an_exception_of_a_signal_handler_leaves_next_as_if_it_had_not_been_call
 
     before = signal.signal(signal.SIGUSR1, handler)
     try:
-        found: list[Any] = []
-        with pytest.raises(Interrupted):
-            iterator = iter(front.DataLoader(Signalling(6), num_workers=1, prefetch_factor=1))
-            while True:
-                found.append(next(iterator))
+        iterator = iter(front.DataLoader(Signalling(6), num_workers=1, prefetch_factor=1))
+        found, _ = until(Interrupted, iterator)
         gate.open()
         found.extend(iterator)
     finally:
@@ -475,7 +478,7 @@ def test_threads_that_share_an_iterator_get_every_batch_once(front: Front, threa
             start.wait()
             try:
                 own.extend(np.asarray(batch).tolist() for batch in iterator)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - shown by the test's own thread
                 errors.append(error)
 
         takers = [threading.Thread(target=take, args=(own,)) for own in found]
@@ -490,7 +493,12 @@ def test_threads_that_share_an_iterator_get_every_batch_once(front: Front, threa
     assert batches == [Numbers(600).batch([first, first + 1]).tolist() for first in range(0, 600, 2)]
 
 
-def test_closing_while_another_thread_waits_in_next_lets_it_go(front: Front, gate: Gate) -> None:
+@pytest.mark.parametrize("busy", [True, False])
+def test_closing_while_another_thread_waits_in_next_lets_it_go(
+    front: Front, gate: Gate, busy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forebay._crew._PATIENCE_S", 0.2)
+
     class Stuck(Numbers):
         def __getitem__(self, index: int) -> Any:
             stuck.open()
@@ -500,23 +508,26 @@ def test_closing_while_another_thread_waits_in_next_lets_it_go(front: Front, gat
     stuck = Gate()
     loader = front.DataLoader(Stuck(4), num_workers=1)
     iterator = iter(loader)
+    pids = pids_of(iterator)
     ends: list[Any] = []
 
     def wait() -> None:
         try:
             ends.append(next(iterator))
-        except (StopIteration, RuntimeError) as error:
+        except StopIteration as error:
             ends.append(error)
 
     waiter = threading.Thread(target=wait)
     waiter.start()
     stuck.wait()
-    closer = threading.Thread(target=loader.close)
-    closer.start()
-    gate.open()
+    if not busy:
+        gate.open()
+    loader.close()
     waiter.join()
-    closer.join()
     assert len(ends) == 1
+    assert not [pid for pid in pids if exists(pid)]
+    with pytest.raises(StopIteration):
+        next(iterator)
     stuck.close()
 
 
@@ -534,6 +545,32 @@ def test_a_forked_child_that_uses_its_parents_iterator_is_told_so(front: Front) 
     assert in_child(use) == 0
     found.extend(iterator)
     Numbers(20).assert_epoch(found, 1)
+
+
+def test_a_child_forked_while_a_thread_waits_in_next_is_told_so_too(front: Front, gate: Gate) -> None:
+    class Stuck(Numbers):
+        def __getitem__(self, index: int) -> Any:
+            stuck.open()
+            gate.wait()
+            return super().__getitem__(index)
+
+    stuck = Gate()
+    iterator = iter(front.DataLoader(Stuck(4), num_workers=1))
+    found: list[Any] = []
+    waiter = threading.Thread(target=lambda: found.extend(iterator))
+    waiter.start()
+    stuck.wait()
+
+    def use() -> None:
+        with pytest.raises(ForkedChildError):
+            next(iterator)
+        journey_of(iterator).close()
+
+    assert in_child(use) == 0
+    gate.open()
+    waiter.join()
+    Numbers(4).assert_epoch(found, 1)
+    stuck.close()
 
 
 @pytest.mark.parametrize("act", ["close", "drop", "exit"])
@@ -560,8 +597,6 @@ def test_a_forked_child_can_load_with_workers_of_its_own(front: Front) -> None:
 
 
 def _load_in_a_process(module: str) -> None:
-    import importlib
-
     dataset = Numbers(20)
     dataset.assert_epoch(list(importlib.import_module(module).DataLoader(dataset, batch_size=3, num_workers=2)), 3)
 
@@ -577,8 +612,6 @@ def test_a_process_of_multiprocessing_can_load(method: str) -> None:
 def test_a_worker_may_start_programs_and_processes_of_its_own(front: Front) -> None:
     class Running(Numbers):
         def __getitem__(self, index: int) -> Any:
-            import subprocess
-
             done = subprocess.run(["/bin/sh", "-c", f"exit {index}"], check=False)
             return np.array([done.returncode, in_child(lambda: None)])
 
@@ -588,8 +621,6 @@ def test_a_worker_may_start_programs_and_processes_of_its_own(front: Front) -> N
 def test_ctrl_c_reaches_programs_that_a_worker_starts(front: Front) -> None:
     class Asking(Numbers):
         def __getitem__(self, index: int) -> Any:
-            import subprocess
-
             code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
             done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
             return done.stdout.strip()
@@ -626,9 +657,6 @@ def test_eight_workers_share_the_work(front: Front) -> None:
 def test_close_ends_workers_that_are_in_the_middle_of_a_batch(
     front: Front, busy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ctypes
-    import time
-
     # How long a busy worker may go on is a matter of taste; that it ends is the law.
     monkeypatch.setattr("forebay._crew._PATIENCE_S", 0.2)
     started = Gate()

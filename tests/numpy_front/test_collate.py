@@ -48,9 +48,7 @@ def arrays_of(dtype: str, shape: tuple[int, ...]) -> st.SearchStrategy[Any]:
 
 kinds_of_leaves: st.SearchStrategy[st.SearchStrategy[Any]] = st.one_of(
     st.builds(arrays_of, st.sampled_from(DTYPES), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0)),
-    st.builds(
-        lambda dtype: hnp.arrays(dtype, ()).map(lambda array: array[()]), st.sampled_from(SCALAR_DTYPES)
-    ),
+    st.builds(lambda dtype: hnp.arrays(dtype, ()).map(lambda array: array[()]), st.sampled_from(SCALAR_DTYPES)),
     st.sampled_from(
         [
             st.integers(-(2**63), 2**63 - 1),
@@ -247,9 +245,7 @@ def test_unequal_shapes_are_refused_with_their_positions() -> None:
     batch = [np.zeros((2, 3)) if position % 3 else np.zeros(4) for position in range(10)]
     with pytest.raises(ValueError, match="equal size") as caught:
         default_collate([{"image": array} for array in batch])
-    assert str(caught.value).endswith(
-        "but got (4,) at entries 0, 3, 6, 9 and (2, 3) at entries 1, 2, 4, 5 and 2 more"
-    )
+    assert str(caught.value).endswith("but got (4,) at entries 0, 3, 6, 9 and (2, 3) at entries 1, 2, 4, 5 and 2 more")
     with pytest.raises(ValueError, match=r"got \(\) at entry 0 and \(1,\) at entry 1$"):
         default_collate([np.zeros(()), np.zeros(1)])
 

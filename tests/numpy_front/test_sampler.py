@@ -246,9 +246,7 @@ shares = given(length=st.integers(0, 60), replicas=st.integers(1, 8), shuffle=st
 
 
 @shares
-def test_replicas_together_read_everything_and_equally_much(
-    length: int, replicas: int, shuffle: bool
-) -> None:
+def test_replicas_together_read_everything_and_equally_much(length: int, replicas: int, shuffle: bool) -> None:
     samplers = [DistributedSampler(range(length), replicas, rank, shuffle) for rank in range(replicas)]
     drawn = [list(sampler) for sampler in samplers]
     assert {len(share) for share in drawn} == {len(samplers[0])} == {samplers[0].num_samples}
@@ -259,9 +257,7 @@ def test_replicas_together_read_everything_and_equally_much(
 
 @shares
 def test_with_drop_last_replicas_share_nothing(length: int, replicas: int, shuffle: bool) -> None:
-    samplers = [
-        DistributedSampler(range(length), replicas, rank, shuffle, drop_last=True) for rank in range(replicas)
-    ]
+    samplers = [DistributedSampler(range(length), replicas, rank, shuffle, drop_last=True) for rank in range(replicas)]
     drawn = [index for sampler in samplers for index in sampler]
     assert len(drawn) == len(set(drawn)) == length // replicas * replicas
 
@@ -364,9 +360,7 @@ class Bulk:
 
 
 @given(chosen=st.lists(st.integers(0, 99), min_size=1), data=st.data())
-def test_a_subset_reads_the_chosen_indices_one_by_one_or_in_bulk(
-    chosen: list[int], data: st.DataObject
-) -> None:
+def test_a_subset_reads_the_chosen_indices_one_by_one_or_in_bulk(chosen: list[int], data: st.DataObject) -> None:
     positions = data.draw(st.lists(st.integers(0, len(chosen) - 1)))
     expected = [chosen[position] * 10 for position in positions]
     for whole in (range(0, 1000, 10), Bulk()):

@@ -19,7 +19,7 @@ from forebay._seeds import (
     seed_worker,
     worker_seed,
 )
-from forebay.dataset import WorkerInfo, set_worker_info, get_worker_info
+from forebay.dataset import WorkerInfo, get_worker_info, set_worker_info
 
 base_seeds = st.integers(0, 2**63 - 1)
 worker_ids = st.integers(0, 2**16)
@@ -40,9 +40,7 @@ def torch_worker() -> ModuleType:
 
 
 @given(base_seed=base_seeds, worker_id=worker_ids)
-def test_the_numpy_state_of_a_worker_equals_torchs(
-    torch_worker: ModuleType, base_seed: int, worker_id: int
-) -> None:
+def test_the_numpy_state_of_a_worker_equals_torchs(torch_worker: ModuleType, base_seed: int, worker_id: int) -> None:
     assert numpy_state(base_seed, worker_id) == torch_worker._generate_state(base_seed, worker_id)
 
 
@@ -54,9 +52,7 @@ def test_the_numpy_state_of_a_worker_equals_torchs(
         (2**63 - 1, 7, [3706660862, 1642455348, 3333652763, 3068748488]),
     ],
 )
-def test_the_numpy_state_is_the_same_in_every_version(
-    base_seed: int, worker_id: int, state: list[int]
-) -> None:
+def test_the_numpy_state_is_the_same_in_every_version(base_seed: int, worker_id: int, state: list[int]) -> None:
     assert numpy_state(base_seed, worker_id) == state
 
 

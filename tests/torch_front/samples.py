@@ -1,7 +1,7 @@
 """Samples and batches of every kind we could think of, by name. Each makes its value from an index."""
 
 import collections
-import datetime
+import datetime as dt
 import decimal
 import enum
 import fractions
@@ -23,10 +23,10 @@ class Pair(NamedTuple):
     right: Any
 
 
-Old = collections.namedtuple("Old", ["one", "two"], defaults=[2])  # noqa: PYI024 - this kind is what is tested
+Old = collections.namedtuple("Old", ["one", "two"], defaults=[2])
 
 
-class Labelled(collections.namedtuple("Base", ["x", "y"])):  # noqa: PYI024 - as above
+class Labelled(collections.namedtuple("Base", ["x", "y"])):
     """A named tuple with a `__dict__`."""
 
 
@@ -134,7 +134,7 @@ LEAVES: dict[str, Callable[[int], Any]] = {
     "str": lambda i: f"näme {i} \N{SNOWMAN} \0",
     "empty str": lambda i: "",
     "lone surrogate": lambda i: f"\ud800{i}",
-    "str subclass": lambda i: Text(i),
+    "str subclass": Text,
     "numpy str": lambda i: np.str_(f"s{i}"),
     "bytes": lambda i: bytes([i % 256, 0, 255]),
     "str then int": lambda i: i if i % 2 else str(i),
@@ -144,7 +144,7 @@ LEAVES: dict[str, Callable[[int], Any]] = {
     "set": lambda i: {i},
     "object": lambda i: Custom(a=i),
     "dataclass": lambda i: Record(i),
-    "date": lambda i: datetime.date(2026, 1, 1 + i % 28),
+    "date": lambda i: dt.date(2026, 1, 1 + i % 28),
     "numpy date": lambda i: np.datetime64("2026-01-01") + i,
     "array of str": lambda i: np.array(["a", "b"]),
     "array of objects": lambda i: np.array([i, None], dtype=object),
@@ -216,7 +216,7 @@ LEAVES: dict[str, Callable[[int], Any]] = {
     "deque": lambda i: collections.deque([i, i]),
     "range": lambda i: range(i, i + 3),
     "named tuple": lambda i: Pair(i, str(i)),
-    "old named tuple": lambda i: Old(i),
+    "old named tuple": Old,
     "named tuple with attributes": lambda i: Labelled(i, i),
     "two named tuples": lambda i: Pair(i, i) if i % 2 == 0 else Old(i, i),
     "named tuple then tuple": lambda i: Pair(i, i) if i % 2 == 0 else (i, i),
@@ -231,7 +231,7 @@ LEAVES: dict[str, Callable[[int], Any]] = {
     # Exceptions
     "key error": lambda i: {}["missing"],
     "index error": lambda i: [][i],
-    "os error": lambda i: open(f"/nowhere/{i}"),  # noqa: SIM115 - it does not open
+    "os error": lambda i: pathlib.Path(f"/nowhere/{i}").read_bytes(),
     "stop iteration": lambda i: next(iter(())),
 }
 
@@ -299,8 +299,17 @@ RETURNS: dict[str, Callable[[], Any]] = {
     "custom class": lambda: Custom(x=torch.arange(2000), y=[np.arange(3)], z="s"),
     "namespace": lambda: SimpleNamespace(x=torch.arange(2000)),
     "library objects": lambda: [
-        datetime.datetime(2026, 1, 2), decimal.Decimal("1.5"), fractions.Fraction(1, 3), pathlib.PurePosixPath("a/b"),
-        uuid.UUID(int=7), slice(1, 2), range(3), complex, len, collections.OrderedDict, ValueError("x", 1),
+        dt.datetime(2026, 1, 2),
+        decimal.Decimal("1.5"),
+        fractions.Fraction(1, 3),
+        pathlib.PurePosixPath("a/b"),
+        uuid.UUID(int=7),
+        slice(1, 2),
+        range(3),
+        complex,
+        len,
+        collections.OrderedDict,
+        ValueError("x", 1),
     ],
     "torch objects": lambda: [torch.float32, torch.Size([1, 2]), torch.device("cpu"), torch.strided],
     "list of strings": lambda: [str(number) for number in range(1000)],

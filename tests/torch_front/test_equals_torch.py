@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
-from likeness import Failure, assert_same
 from samples import LEAVES, RETURNS, Pair
 
 from forebay.torch import DataLoader
+from likeness import Failure, assert_same
 
 # Read-only arrays, nested tensors and others make torch warn, in both loaders; that is not what is compared here.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -84,7 +84,7 @@ def outcomes(iterator: Iterator[Any], limit: int | None = None) -> list[Any]:
             found.append(next(iterator))
         except StopIteration:
             break
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is what is compared
             found.append(Failure(error))
     return found
 
@@ -195,7 +195,9 @@ def orders(count: int, seed: int | None) -> dict[str, Callable[[], dict[str, Any
         "sequential": dict,
         "shuffled": lambda: {"shuffle": True, "generator": _generator(seed)},
         "with replacement": lambda: {
-            "sampler": data.RandomSampler(range(count), replacement=True, num_samples=count + 3, generator=_generator(seed))
+            "sampler": data.RandomSampler(
+                range(count), replacement=True, num_samples=count + 3, generator=_generator(seed)
+            )
         },
         "weighted": lambda: {
             "sampler": data.WeightedRandomSampler(torch.arange(1.0, count + 1), count, generator=_generator(seed))
@@ -275,7 +277,9 @@ def test_batches_equal_torchs_bit_for_bit(data: Any, tree: Any, count: int, at_o
     compare((MadeAtOnce if at_once else Made)(tree, count), plan)
 
 
-random_trees = st.sampled_from(["all random", ["torch's random", "numpy's random"], {"a": "python's random", "b": "int"}])
+random_trees = st.sampled_from(
+    ["all random", ["torch's random", "numpy's random"], {"a": "python's random", "b": "int"}]
+)
 
 
 @given(st.data(), random_trees, st.integers(1, 12))

@@ -19,7 +19,10 @@ const IDLE_SHARE: u64 = 4;
 #[derive(Debug)]
 struct SetAside {
     slot: u32,
-    fork: u64,
+    /// Forks up to this one came before the lease: their children cannot see it.
+    after: u64,
+    /// Forks from here on came after its end.
+    upto: u64,
 }
 
 /// The slots of one arena.
@@ -38,6 +41,8 @@ pub(crate) struct Slots {
     last_writer: Vec<u32>,
     /// Bytes of each slot while it is leased, else 0.
     leased_bytes: Vec<u64>,
+    /// How many forks there had been when a slot was leased.
+    leased_at_fork: Vec<u64>,
     leased_count: u32,
     /// The trainer's views.
     memory: Vec<SlotMemory>,
@@ -58,6 +63,7 @@ impl Slots {
             set_aside: Vec::new(),
             last_writer: vec![u32::MAX; slots as usize],
             leased_bytes: vec![0; slots as usize],
+            leased_at_fork: vec![0; slots as usize],
             leased_count: 0,
             memory: vec![SlotMemory::unmapped(); slots as usize],
             keep: window as usize + 2,
@@ -121,6 +127,7 @@ impl Slots {
             }
         };
         self.leased_bytes[slot as usize] = size;
+        self.leased_at_fork[slot as usize] = lease.forks();
         self.leased_count += 1;
         Ok((lease, within_budget && slots_left))
     }
@@ -138,11 +145,11 @@ impl Slots {
         }
         let seen: Vec<_> = returns.take_seen_by_children().collect();
         // Counted after they were taken: a fork in between may have seen them.
-        let fork = fork::count();
-        self.set_aside.extend(seen.into_iter().map(|slot| SetAside { slot, fork }));
-        // The numbers of forks never fall from one to the next, so those that are gone come first.
-        let gone = self.set_aside.partition_point(|aside| fork::children_are_gone(aside.fork));
-        let back: Vec<_> = self.set_aside.drain(..gone).collect();
+        let upto = fork::count();
+        let aside = |slot: u32| SetAside { slot, after: self.leased_at_fork[slot as usize], upto };
+        self.set_aside.extend(seen.into_iter().map(aside));
+        let gone = |aside: &mut SetAside| fork::children_are_gone(aside.after, aside.upto);
+        let back: Vec<_> = self.set_aside.extract_if(.., gone).collect();
         for aside in back {
             self.is_back(aside.slot);
         }

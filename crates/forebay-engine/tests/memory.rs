@@ -5,12 +5,14 @@ mod common;
 
 use std::sync::mpsc::channel;
 use std::thread;
+use std::time::Instant;
 
 use common::{
-    Recipe, assert_cooked, assert_right_bytes, config, cook, expect_batch, kitchen, serve, travel, watched,
+    Recipe, assert_cooked, assert_right_bytes, config, cook, engine, expect_batch, finish, kitchen, next,
+    serve, travel, watched,
 };
 use forebay_engine::config::SMALL_ARRAY_BYTES;
-use forebay_engine::{Batch, Engine, EngineConfig, Worker};
+use forebay_engine::{Batch, Engine, EngineConfig, Order, Worker};
 
 const MEBIBYTE: u32 = 1 << 20;
 const SMALL: u32 = SMALL_ARRAY_BYTES as u32;
@@ -206,18 +208,32 @@ fn batches_may_be_dropped_on_any_thread() {
 #[test]
 fn a_restart_gives_the_slots_of_dropped_batches_back() {
     watched(|| {
-        let mut engine = kitchen(budget(2, 2, 16));
+        let (sender, finished) = channel();
+        let mut engine = engine(budget(2, 2, 16), move |mut worker| {
+            loop {
+                match worker.next_order()? {
+                    None => {}
+                    Some(Order::Stop) => return Ok(()),
+                    Some(Order::Fill(mut ticket)) => {
+                        let made = cook(&mut ticket);
+                        finish(&mut worker, ticket, made)?;
+                        sender.send(()).unwrap();
+                    }
+                }
+            }
+        });
         let recipe = Recipe(vec![2 * MEBIBYTE]);
-        for _ in 0..50 {
+        for arrived in [4, 4, 4, 0, 0, 0, 2, 3, 1] {
             while engine.wants() {
                 engine.submit(0, recipe.to_indices()).unwrap();
             }
-            engine.wait(None).unwrap();
+            (0..arrived).for_each(|_| finished.recv().unwrap());
+            engine.wait(Some(Instant::now())).unwrap();
             engine.restart().unwrap();
+            while next(&mut engine).unwrap().is_some() {}
+            finished.try_iter().for_each(drop);
         }
-        while engine.wants() {
-            engine.submit(0, recipe.to_indices()).unwrap();
-        }
+        engine.submit(0, recipe.to_indices()).unwrap();
         assert_cooked(&expect_batch(&mut engine), &recipe);
         assert!(engine.memory_bytes() <= 14 << 20, "{} bytes", engine.memory_bytes());
     });

@@ -8,6 +8,9 @@ use pyo3::intern;
 use crate::dlpack::View;
 use crate::front::Front;
 
+/// DLPack's code of complex numbers.
+const COMPLEX: u8 = 5;
+
 /// An array or tensor whose elements can be copied: its view, and what keeps it where it is.
 #[derive(Debug)]
 pub(crate) struct Source {
@@ -48,6 +51,9 @@ fn tensor_source(front: &Front, tensor: &Bound<'_, PyAny>) -> Option<Source> {
         return None;
     }
     let view = front.tensor.as_ref()?.view(tensor)?;
+    if view.dtype.code == COMPLEX && flag(tensor.call_method0(intern!(py, "is_conj"))) {
+        return None;
+    }
     Some(Source { view, _buffer: None })
 }
 

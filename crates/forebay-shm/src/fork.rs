@@ -70,11 +70,11 @@ pub fn depth() -> u64 {
     DEPTH.load(Ordering::Acquire)
 }
 
-/// Whether all children of forks numbered up to `fork` are gone.
-pub fn children_are_gone(fork: u64) -> bool {
+/// Whether all children of the forks after number `after`, up to number `upto`, are gone.
+pub fn children_are_gone(after: u64, upto: u64) -> bool {
     let mut witnesses = lock();
     witnesses.retain(|witness| !witness.is_gone());
-    witnesses.iter().all(|witness| witness.fork > fork)
+    !witnesses.iter().any(|witness| after < witness.fork && witness.fork <= upto)
 }
 
 impl Witness {

@@ -90,6 +90,11 @@ impl Lease {
         self.slot
     }
 
+    /// How many forks there had been when it was leased: children of those cannot see it.
+    pub fn forks(&self) -> u64 {
+        self.forks
+    }
+
     /// A copy of the bytes of `span`.
     ///
     /// # Errors

@@ -140,10 +140,10 @@ fn a_lease_dropped_after_a_fork_is_set_aside_until_the_child_has_ended() {
         drop(lease);
         assert_eq!(setting.free(), []);
         assert_eq!(setting.seen_by_children(), [5]);
-        assert!(!fork::children_are_gone(fork::count()));
+        assert!(!fork::children_are_gone(0, fork::count()));
         end.give();
         assert!(child.was_good());
-        assert!(fork::children_are_gone(fork::count()));
+        assert!(fork::children_are_gone(0, fork::count()));
     });
 }
 
@@ -153,9 +153,9 @@ fn a_killed_child_is_gone() {
         let (setting, end) = (Setting::new(), Signpost::new());
         let _lease = setting.lease(0);
         let child = Child::fork(|| end.await_it());
-        assert!(!fork::children_are_gone(fork::count()));
+        assert!(!fork::children_are_gone(0, fork::count()));
         drop(child);
-        assert!(fork::children_are_gone(fork::count()));
+        assert!(fork::children_are_gone(0, fork::count()));
     });
 }
 
@@ -170,10 +170,10 @@ fn a_slot_waits_for_the_children_forked_before_it_was_dropped_and_for_no_later_o
         let _other = setting.lease(1);
         let younger = Child::fork(|| end.await_it());
         drop(older);
-        assert!(fork::children_are_gone(at_the_drop));
-        assert!(!fork::children_are_gone(fork::count()));
+        assert!(fork::children_are_gone(0, at_the_drop));
+        assert!(!fork::children_are_gone(0, fork::count()));
         drop(younger);
-        assert!(fork::children_are_gone(fork::count()));
+        assert!(fork::children_are_gone(0, fork::count()));
     });
 }
 
@@ -196,7 +196,7 @@ fn a_fork_without_leases_is_not_counted() {
         let before = fork::count();
         let _child = Child::fork(|| end.await_it());
         assert_eq!(fork::count(), before);
-        assert!(fork::children_are_gone(before));
+        assert!(fork::children_are_gone(0, before));
     });
 }
 
@@ -230,10 +230,10 @@ fn a_child_of_a_child_sees_the_leases_too() {
         assert_eq!(rustix::io::read(&pid.reading, &mut number), Ok(4));
         let of_child = sys::watch_process(u32::from_ne_bytes(number)).unwrap();
         assert!(child.was_good());
-        assert!(!fork::children_are_gone(fork::count()), "the child's child lives");
+        assert!(!fork::children_are_gone(0, fork::count()), "the child's child lives");
         end.give();
         assert_eq!(sys::wait(&[of_child.as_fd()], None).unwrap(), Woken::Ready(0));
-        assert!(fork::children_are_gone(fork::count()));
+        assert!(fork::children_are_gone(0, fork::count()));
     });
 }
 
@@ -250,7 +250,7 @@ fn a_child_that_runs_another_program_sees_no_leases() {
         });
         to.give();
         assert!(from.await_it(), "the program runs: it has answered");
-        assert!(fork::children_are_gone(fork::count()));
+        assert!(fork::children_are_gone(0, fork::count()));
     });
 }
 
@@ -292,6 +292,6 @@ fn many_threads_may_fork_and_lease_at_once() {
             })
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert!(fork::children_are_gone(fork::count()));
+        assert!(fork::children_are_gone(0, fork::count()));
     });
 }

@@ -37,7 +37,8 @@ pub trait Dataset: Send + Sync {
     /// Called by a worker, several at once; without workers, by the thread that asks for the batch.
     ///
     /// # Errors
-    /// Whatever went wrong: the error comes to the trainer in the place of the batch. A panic does, too.
+    /// Whatever went wrong: the error comes to the trainer in the place of the batch. A panic does, too, unless the
+    /// program is built with `panic = "abort"`.
     fn get(&self, index: usize) -> Result<Sample, BoxError>;
 
     /// Whether there are no samples.

@@ -6,7 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forebay_engine::layout::Value;
-use forebay_engine::{Engine, EngineConfig, EngineError, Order, Outcome, ThreadCrew, Ticket, Unpublished, Turn, Worker};
+use forebay_engine::{
+    Engine, EngineConfig, EngineError, Order, Outcome, ThreadCrew, Ticket, Turn, Unpublished, Worker,
+};
 
 use crate::collate::{Slot, collate};
 use crate::error::{Kind, Place};

@@ -436,6 +436,19 @@ fn a_batch_that_does_not_fit_into_the_memory_budget_is_an_error_with_numbers() {
 }
 
 #[test]
+fn indices_that_do_not_fit_into_the_memory_budget_are_an_error_of_the_epoch() {
+    watched(|| {
+        let builder = DataLoader::builder(numbers(1 << 20)).batch_size(1 << 20).num_workers(1);
+        let loader = builder.memory_budget(4 << 20).build().unwrap();
+        let error = loader.iter().unwrap_err();
+        assert!(error.is_memory() && error.batch().is_none(), "{error}");
+        assert!(error.to_string().contains(&(8 << 20).to_string()), "{error}");
+        let items: Vec<_> = loader.into_iter().collect();
+        assert!(matches!(items.as_slice(), [Err(_)]));
+    });
+}
+
+#[test]
 fn a_configuration_that_cannot_work_is_refused_with_its_value() {
     let builder = || DataLoader::builder(numbers(10));
     for (builder, text) in [

@@ -89,9 +89,9 @@ def _stack_on_the_heap(batch: Any, *, collate_fn_map: Any = None) -> Any:
 
     Torch would make a file in shared memory for every batch, which nobody here would ever read.
     """
-    first = batch[0]
-    if first.is_nested or first.layout is not torch.strided:
+    if not all(type(sample) is torch.Tensor and _pickling.is_plain(sample) for sample in batch):
         return torch_collate.collate_tensor_fn(batch, collate_fn_map=collate_fn_map)
+    first = batch[0]
     return torch.stack(batch, 0, out=first.new_empty((len(batch), *first.size())))
 
 

@@ -16,7 +16,7 @@ from torch.multiprocessing import reductions
 
 from forebay._pickling import BatchPickler
 
-__all__ = ["dump", "load"]
+__all__ = ["dump", "is_plain", "load"]
 
 _LENGTH_BYTES = 8
 _ALIGNMENT_BYTES = 16
@@ -78,7 +78,7 @@ class _Pickler(BatchPickler):
         return {kind: how for kind, how in registered.items() if how.__module__ != reductions.__name__}
 
     def reducer_override(self, obj: Any) -> Any:
-        if type(obj) is torch.Tensor and _is_plain(obj):
+        if type(obj) is torch.Tensor and is_plain(obj):
             return _take_tensor, (self._add(obj),)
         if isinstance(obj, torch.UntypedStorage) and obj.device.type == "cpu":
             return _take_storage, (self._add_storage(obj),)
@@ -110,10 +110,11 @@ class _Pickler(BatchPickler):
         return place
 
 
-def _is_plain(tensor: torch.Tensor) -> bool:
+def is_plain(tensor: torch.Tensor) -> bool:
     """Whether the tensor is nothing but a window on ordinary memory."""
     return (
         tensor.layout is torch.strided
+        and not tensor.is_nested
         and not tensor.is_nested
         and tensor.device.type == "cpu"
         and not tensor.is_quantized

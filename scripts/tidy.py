@@ -76,8 +76,7 @@ class RustFile:
         self.lines = text.splitlines()
         self.code = RUST_NOISE.sub(lambda noise: re.sub(r"[^\n]", " ", noise.group()), text)
         self.test_spans = [
-            (found.start(), self._closing_brace(found.end() - 1))
-            for found in RUST_TEST_MODULE.finditer(self.code)
+            (found.start(), self._closing_brace(found.end() - 1)) for found in RUST_TEST_MODULE.finditer(self.code)
         ]
 
     def line_of(self, position: int) -> int:

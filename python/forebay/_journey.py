@@ -1,8 +1,8 @@
 """One iterator's life: the engine, its crew, and the sampler that feeds them. Shared by both fronts."""
 
 import gc
+import inspect
 import os
-import sys
 import threading
 import warnings
 import weakref
@@ -149,8 +149,8 @@ class Journey:
         if os.getpid() != self._pid:
             # Asked first: in a child the locks may be held by threads that are not there.
             raise ForkedChildError(
-                "this iterator belongs to the process that made it; a forked child cannot use it (make a new iterator in "
-                "the child)"
+                "this iterator belongs to the process that made it; a forked child cannot use it (make a new iterator "
+                "in the child)"
             )
         with self._turn:
             return self._next()
@@ -277,8 +277,9 @@ class Journey:
 
 def _users_level() -> int:
     """The `stacklevel`, for a warning of the caller, of the first frame that is neither ours nor torch's loader's."""
-    level, frame = 1, sys._getframe(1)  # noqa: SLF001 - there is no other way before Python 3.12
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("forebay.", "torch.utils.data.")):
+    ours = ("forebay.", "torch.utils.data.")
+    level, frame = 0, inspect.currentframe()
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith(ours):
         level, frame = level + 1, frame.f_back
     return level
 

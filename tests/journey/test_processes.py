@@ -225,7 +225,7 @@ def test_a_dataset_that_cannot_be_unpickled_in_a_worker_is_an_error_and_no_hang(
 
 def test_torchs_crash_handlers_do_not_hide_a_crash(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(WorkerDied, match="SIGSEGV"):
-        list(forebay.torch.DataLoader(Dying(3, 1, _signal(signal.SIGSEGV)), num_workers=1))
+        list(forebay.torch.DataLoader(Dying(3, 1, lambda: os.kill(os.getpid(), signal.SIGSEGV)), num_workers=1))
     assert "Unexpected segmentation fault encountered in worker" in capfd.readouterr().err
 
 

@@ -1,8 +1,10 @@
 """Batches equal torch's, bit for bit, and so does what loading them does to the program's random streams."""
 
+import copyreg
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
@@ -109,6 +111,19 @@ def collated(request: pytest.FixtureRequest) -> dict[str, tuple[Any, Any]]:
     return {name: pair for name, *pair in zip(names, ours, theirs, strict=True)}
 
 
+def _wrapping(samples: list[Any]) -> Any:
+    return torch.utils.data.default_collate(samples), len(samples)
+
+
+@pytest.fixture(scope="module")
+def wrapped() -> dict[str, tuple[Any, Any]]:
+    """Every leaf collated by a collate_fn that calls torch's own."""
+    names = [name for name in LEAVES if name != "stop iteration"]
+    batches = [[(name, index) for index in range(5)] for name in names]
+    ours, theirs = both(OneOfEach(), batch_sampler=batches, collate_fn=_wrapping, num_workers=1)
+    return {name: pair for name, *pair in zip(names, ours, theirs, strict=True)}
+
+
 @pytest.fixture(scope="module")
 def travelled() -> dict[str, tuple[Any, Any]]:
     """Everything a collate_fn may return, by both loaders."""
@@ -129,6 +144,11 @@ def unbatched() -> dict[str, tuple[Any, Any]]:
 @pytest.mark.parametrize("name", [name for name in LEAVES if name != "stop iteration"])
 def test_default_collate_in_a_worker_makes_what_torch_makes(name: str, collated: Any) -> None:
     assert_same(*collated[name])
+
+
+@pytest.mark.parametrize("name", [name for name in LEAVES if name != "stop iteration"])
+def test_default_collate_called_by_a_custom_collate_fn_makes_what_it_makes_under_torch(name: str, wrapped: Any) -> None:
+    assert_same(*wrapped[name])
 
 
 @pytest.mark.parametrize("name", list(RETURNS))
@@ -333,6 +353,40 @@ def test_a_function_that_users_add_to_torchs_registry_is_used_in_workers(
     monkeypatch.setitem(registry, str, _upper)
     ours, theirs = both(Made(tree, 4), batch_size=2, num_workers=1)
     assert "NÄME" in repr(ours)
+    assert_same(ours, theirs)
+
+
+def _learn_upper(worker_id: int) -> None:
+    torch.utils.data._utils.collate.default_collate_fn_map[str] = _upper
+
+
+def test_a_function_that_worker_init_fn_adds_to_torchs_registry_is_used() -> None:
+    ours, theirs = both(Made("str", 4), batch_size=2, num_workers=1, worker_init_fn=_learn_upper)
+    assert "NÄME" in repr(ours)
+    assert_same(ours, theirs)
+    assert torch.utils.data._utils.collate.default_collate_fn_map[str] is not _upper
+
+
+class Registered:
+    """Pickled by what is registered for it only."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __reduce__(self) -> Any:
+        raise TypeError("register a reducer for me")
+
+
+def _reduce_registered(registered: Registered) -> Any:
+    return Registered, (("reduced", registered.value),)
+
+
+@pytest.mark.parametrize("registry", ["multiprocessing", "copyreg"])
+def test_reducers_that_users_registered_are_used(registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = ForkingPickler._extra_reducers if registry == "multiprocessing" else copyreg.dispatch_table
+    monkeypatch.setitem(table, Registered, _reduce_registered)
+    ours, theirs = both([Registered(torch.arange(2000))], collate_fn=list, num_workers=1)
+    assert ours[0][0].value[0] == "reduced"
     assert_same(ours, theirs)
 
 

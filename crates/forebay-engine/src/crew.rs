@@ -11,8 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use forebay_shm::{ShmError, fork};
 use forebay_shm::sys::Event;
+use forebay_shm::{ShmError, fork};
 
 use crate::error::WorkerEnd;
 use crate::{EngineError, Seat, Worker};
@@ -73,7 +73,8 @@ impl ThreadCrew {
     where
         F: Fn(Worker) -> Result<(), EngineError> + Clone + Send + 'static,
     {
-        let members = seats.into_iter().map(|seat| Member::start(seat, work.clone())).collect::<Result<_, _>>()?;
+        let members =
+            seats.into_iter().map(|seat| Member::start(seat, work.clone())).collect::<Result<_, _>>()?;
         Ok(Self { members, depth: fork::depth() })
     }
 }

@@ -153,7 +153,8 @@ impl Engine {
     /// is a [`EngineError::Config`].
     pub fn submit(&mut self, format: u32, indices: Vec<u8>) -> Result<u64, EngineError> {
         self.check_process()?;
-        let full = || EngineError::Config(format!("more than {} batches were sent ahead", self.config.window()));
+        let full =
+            || EngineError::Config(format!("more than {} batches were sent ahead", self.config.window()));
         if !self.wants() {
             return Err(full());
         }
@@ -234,7 +235,8 @@ impl Engine {
             return Ok(());
         }
         let lost = |flight: &Flight| flight.worker == worker && !flight.finished;
-        let in_flight = self.flights.iter().filter(|(_, flight)| lost(flight)).map(|(step, _)| *step).collect();
+        let in_flight =
+            self.flights.iter().filter(|(_, flight)| lost(flight)).map(|(step, _)| *step).collect();
         let end = self.crew.as_ref().map_or(crate::error::WorkerEnd::Process, |crew| crew.end(worker));
         Err(EngineError::WorkerEnded { worker, in_flight, end })
     }

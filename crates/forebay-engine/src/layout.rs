@@ -262,7 +262,11 @@ impl<'a> Reader<'a> {
             TUPLE => Value::Tuple(self.values(depth)?),
             MAP => {
                 let count = self.count(2)?;
-                Value::Map((0..count).map(|_| Ok((self.value(depth + 1)?, self.value(depth + 1)?))).collect::<Read<_>>()?)
+                Value::Map(
+                    (0..count)
+                        .map(|_| Ok((self.value(depth + 1)?, self.value(depth + 1)?)))
+                        .collect::<Read<_>>()?,
+                )
             }
             RECORD => Value::Record { class: self.counted()?.to_vec(), fields: self.values(depth)? },
             OPAQUE => {
@@ -334,7 +338,8 @@ impl<'a> Reader<'a> {
     }
 
     fn bytes(&mut self, count: usize) -> Read<&'a [u8]> {
-        let (bytes, rest) = self.rest.split_at_checked(count).ok_or(EngineError::Layout("it ends too early"))?;
+        let (bytes, rest) =
+            self.rest.split_at_checked(count).ok_or(EngineError::Layout("it ends too early"))?;
         self.rest = rest;
         Ok(bytes)
     }
@@ -353,7 +358,8 @@ mod tests {
         let shape = prop::collection::vec(0u64..5, 0..4);
         (any::<u8>(), shape, any::<bool>(), 0..u64::MAX / 2).prop_map(|(flavour, shape, strided, offset)| {
             let strides = strided.then(|| shape.iter().map(|count| count % 3).collect());
-            let mut array = Array { flavour, dtype: DType::F32, shape, strides, span: Span { offset, len: 0 } };
+            let mut array =
+                Array { flavour, dtype: DType::F32, shape, strides, span: Span { offset, len: 0 } };
             array.span.len = array.extent().unwrap();
             array
         })
@@ -368,7 +374,8 @@ mod tests {
             any::<String>().prop_map(Value::Text),
             any::<Vec<u8>>().prop_map(Value::Bytes),
             arrays().prop_map(Value::Array),
-            (spans(), prop::collection::vec(spans(), 0..3)).prop_map(|(body, buffers)| Value::Opaque { body, buffers }),
+            (spans(), prop::collection::vec(spans(), 0..3))
+                .prop_map(|(body, buffers)| Value::Opaque { body, buffers }),
         ];
         leaf.prop_recursive(4, 32, 4, |inner| {
             let some = prop::collection::vec(inner.clone(), 0..4);

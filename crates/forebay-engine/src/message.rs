@@ -66,7 +66,9 @@ impl FromWorker {
         };
         let layout = Span { offset: record[4], len: record[5] };
         match record[0] {
-            DONE => Ok(Self::Done { step: record[1], slot: small(record[2])?, outcome, layout, used: record[6] }),
+            DONE => {
+                Ok(Self::Done { step: record[1], slot: small(record[2])?, outcome, layout, used: record[6] })
+            }
             _ => Err("unknown kind"),
         }
     }

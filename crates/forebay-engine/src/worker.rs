@@ -90,7 +90,8 @@ impl Worker {
         }
         let Some(record) = self.end.receive()? else { return Ok(None) };
         let protocol = |what| EngineError::Protocol { worker: self.id, what };
-        let ToWorker::Fill { step, slot, format, indices_len } = ToWorker::decode(&record).map_err(protocol)?;
+        let ToWorker::Fill { step, slot, format, indices_len } =
+            ToWorker::decode(&record).map_err(protocol)?;
         let (writer, indices) = self.end.open_slot(slot, indices_len)?;
         Ok(Some(Order::Fill(Ticket { step, format, indices, writer })))
     }

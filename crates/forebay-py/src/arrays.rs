@@ -2,8 +2,8 @@
 
 use forebay_engine::layout::{DType, extent};
 use pyo3::buffer::PyUntypedBuffer;
-use pyo3::prelude::*;
 use pyo3::intern;
+use pyo3::prelude::*;
 
 use crate::dlpack::View;
 use crate::front::Front;
@@ -46,8 +46,10 @@ pub(crate) fn source(front: &Front, kind: Kind, object: &Bound<'_, PyAny>) -> Op
 
 fn tensor_source(front: &Front, tensor: &Bound<'_, PyAny>) -> Option<Source> {
     let py = tensor.py();
-    let flag = |value: PyResult<Bound<'_, PyAny>>| value.and_then(|value| value.extract::<bool>()).unwrap_or(true);
-    if flag(tensor.getattr(intern!(py, "requires_grad"))) || flag(tensor.call_method0(intern!(py, "is_neg"))) {
+    let flag =
+        |value: PyResult<Bound<'_, PyAny>>| value.and_then(|value| value.extract::<bool>()).unwrap_or(true);
+    if flag(tensor.getattr(intern!(py, "requires_grad"))) || flag(tensor.call_method0(intern!(py, "is_neg")))
+    {
         return None;
     }
     let view = front.tensor.as_ref()?.view(tensor)?;

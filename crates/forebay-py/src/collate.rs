@@ -14,7 +14,11 @@ use crate::error::raise_shm;
 use crate::front::Front;
 
 /// Collates `samples` into the slot; the result describes the batch.
-pub(crate) fn collate(front: &Front, writer: &mut SlotWriter, samples: &Bound<'_, PyList>) -> PyResult<Value> {
+pub(crate) fn collate(
+    front: &Front,
+    writer: &mut SlotWriter,
+    samples: &Bound<'_, PyList>,
+) -> PyResult<Value> {
     let samples: Vec<_> = samples.iter().collect();
     Collator { front, writer, py: samples.first().map(|sample| sample.py()) }.collate(&samples, false, 0)
 }
@@ -50,15 +54,21 @@ impl<'py> Collator<'_, 'py> {
         }
         if first.is_exact_instance_of::<PyInt>() {
             return self.column(samples, DType::I64, |sample| {
-                if sample.is_exact_instance_of::<PyInt>() { sample.extract::<i64>().ok().map(i64::to_ne_bytes) } else { None }
+                if sample.is_exact_instance_of::<PyInt>() {
+                    sample.extract::<i64>().ok().map(i64::to_ne_bytes)
+                } else {
+                    None
+                }
             });
         }
         if first.is_exact_instance_of::<PyFloat>() {
-            let bits = |sample: &Bound<'py, PyAny>| Some(sample.cast_exact::<PyFloat>().ok()?.value().to_ne_bytes());
+            let bits =
+                |sample: &Bound<'py, PyAny>| Some(sample.cast_exact::<PyFloat>().ok()?.value().to_ne_bytes());
             return self.column(samples, DType::F64, bits);
         }
         if first.is_exact_instance_of::<PyBool>() {
-            let truth = |sample: &Bound<'py, PyAny>| Some([u8::from(sample.cast_exact::<PyBool>().ok()?.is_true())]);
+            let truth =
+                |sample: &Bound<'py, PyAny>| Some([u8::from(sample.cast_exact::<PyBool>().ok()?.is_true())]);
             return self.column(samples, DType::BOOL, truth);
         }
         if first.is_exact_instance_of::<PyString>() || first.is_exact_instance_of::<PyBytes>() {
@@ -68,7 +78,9 @@ impl<'py> Collator<'_, 'py> {
         if let Ok(dict) = first.cast_exact::<PyDict>() {
             return self.dicts(dict, samples, depth);
         }
-        let named = !first.is_exact_instance_of::<PyTuple>() && first.cast::<PyTuple>().is_ok() && is_named_tuple(first);
+        let named = !first.is_exact_instance_of::<PyTuple>()
+            && first.cast::<PyTuple>().is_ok()
+            && is_named_tuple(first);
         if named || first.is_exact_instance_of::<PyTuple>() || first.is_exact_instance_of::<PyList>() {
             return self.sequences(first, named, samples, depth);
         }
@@ -83,7 +95,8 @@ impl<'py> Collator<'_, 'py> {
 
     fn by_the_front(&mut self, samples: &[Bound<'py, PyAny>], zipped: bool) -> PyResult<Value> {
         let Some(py) = self.py else { return self.of_nothing() };
-        let samples = if zipped { PyTuple::new(py, samples)?.into_any() } else { PyList::new(py, samples)?.into_any() };
+        let samples =
+            if zipped { PyTuple::new(py, samples)?.into_any() } else { PyList::new(py, samples)?.into_any() };
         let batch = self.front.collate.bind(py).call1((samples,))?;
         encode(self.front, self.writer, &batch)
     }
@@ -153,9 +166,15 @@ impl<'py> Collator<'_, 'py> {
     }
 
     /// Strided samples: the library copies them in its own order, but into the slot.
-    fn stack_by_the_front(&mut self, kind: Kind, samples: &[Bound<'py, PyAny>], array: &Array) -> PyResult<()> {
+    fn stack_by_the_front(
+        &mut self,
+        kind: Kind,
+        samples: &[Bound<'py, PyAny>],
+        array: &Array,
+    ) -> PyResult<()> {
         let Some(py) = self.py else { return Ok(()) };
-        let address = self.writer.bytes_mut(array.span.offset, array.span.len).map_err(shm)?.as_mut_ptr() as usize;
+        let address =
+            self.writer.bytes_mut(array.span.offset, array.span.len).map_err(shm)?.as_mut_ptr() as usize;
         let out = match (&self.front.tensor, kind) {
             // SAFETY: the bytes are allocated to this writer, and `out` dies before it is published, below.
             (Some(tensor), Kind::Tensor) => unsafe { tensor.borrow(py, array, address) }?,
@@ -186,8 +205,15 @@ impl<'py> Collator<'_, 'py> {
     }
 
     /// The first sample's keys decide; others may have more.
-    fn dicts(&mut self, first: &Bound<'py, PyDict>, samples: &[Bound<'py, PyAny>], depth: usize) -> PyResult<Option<Value>> {
-        let Ok(dicts) = samples.iter().map(|sample| sample.cast_exact::<PyDict>()).collect::<Result<Vec<_>, _>>() else {
+    fn dicts(
+        &mut self,
+        first: &Bound<'py, PyDict>,
+        samples: &[Bound<'py, PyAny>],
+        depth: usize,
+    ) -> PyResult<Option<Value>> {
+        let Ok(dicts) =
+            samples.iter().map(|sample| sample.cast_exact::<PyDict>()).collect::<Result<Vec<_>, _>>()
+        else {
             return Ok(None);
         };
         let mut pairs = Vec::with_capacity(first.len());

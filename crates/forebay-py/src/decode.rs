@@ -1,7 +1,7 @@
 //! A batch as Python objects, over its bytes where they are.
 
-use forebay_engine::layout::{Array, Value};
 use forebay_engine::Batch;
+use forebay_engine::layout::{Array, Value};
 use forebay_shm::Region;
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyRuntimeError;
@@ -70,7 +70,8 @@ impl<'py> Decoder<'_, 'py> {
     fn ndarray(&self, array: &Array, region: Region) -> PyResult<Bound<'py, PyAny>> {
         let py = self.py;
         let unknown = || PyRuntimeError::new_err(format!("NumPy has no element type for {:?}", array.dtype));
-        let dtype = self.front.dtypes.bind(py).get_item((array.dtype.code, array.dtype.bits))?.ok_or_else(unknown)?;
+        let dtype =
+            self.front.dtypes.bind(py).get_item((array.dtype.code, array.dtype.bits))?.ok_or_else(unknown)?;
         let shape = PyTuple::new(py, &array.shape)?;
         let buffer = Bound::new(py, Buffer::new(region))?;
         self.front.ndarray.bind(py).call1((shape, dtype, buffer))
@@ -78,11 +79,14 @@ impl<'py> Decoder<'_, 'py> {
 
     fn unpickle(&mut self, buffers: usize) -> PyResult<Bound<'py, PyAny>> {
         let body = Bound::new(self.py, Buffer::new(self.region()?))?;
-        let buffers: PyResult<Vec<_>> = (0..buffers).map(|_| Bound::new(self.py, Buffer::new(self.region()?))).collect();
+        let buffers: PyResult<Vec<_>> =
+            (0..buffers).map(|_| Bound::new(self.py, Buffer::new(self.region()?))).collect();
         self.front.load.bind(self.py).call1((body, buffers?))
     }
 
     fn region(&mut self) -> PyResult<Region> {
-        self.regions.next().ok_or_else(|| PyRuntimeError::new_err("a batch has fewer regions than its layout says"))
+        self.regions
+            .next()
+            .ok_or_else(|| PyRuntimeError::new_err("a batch has fewer regions than its layout says"))
     }
 }

@@ -93,8 +93,11 @@ pub(crate) struct View {
 impl TensorApi {
     /// The interface that a tensor class offers.
     pub(crate) fn of(class: &Bound<'_, PyType>) -> PyResult<Self> {
-        let missing = |what: &str| PyImportError::new_err(format!("{class} {what}; forebay.torch needs torch >= 2.10"));
-        let capsule = class.getattr("__dlpack_c_exchange_api__").map_err(|_| missing("has no DLPack exchange interface"))?;
+        let missing =
+            |what: &str| PyImportError::new_err(format!("{class} {what}; forebay.torch needs torch >= 2.10"));
+        let capsule = class
+            .getattr("__dlpack_c_exchange_api__")
+            .map_err(|_| missing("has no DLPack exchange interface"))?;
         let capsule = capsule.cast_into::<PyCapsule>().map_err(|_| missing("offers no capsule"))?;
         let pointer = capsule.pointer_checked(Some(EXCHANGE_NAME))?.cast::<ExchangeApi>();
         // SAFETY: the capsule's name promises this structure, static in the library; its version comes first in every
@@ -146,7 +149,12 @@ impl TensorApi {
     }
 
     /// A tensor over `region`, which it owns.
-    pub(crate) fn tensor<'py>(&self, py: Python<'py>, array: &Array, region: Region) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn tensor<'py>(
+        &self,
+        py: Python<'py>,
+        array: &Array,
+        region: Region,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let managed = Managed::new(array, Some(region), None);
         self.take(py, managed)
     }
@@ -155,7 +163,12 @@ impl TensorApi {
     ///
     /// # Safety
     /// `address` must be writable for the array's extent until the tensor has died.
-    pub(crate) unsafe fn borrow<'py>(&self, py: Python<'py>, array: &Array, address: usize) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) unsafe fn borrow<'py>(
+        &self,
+        py: Python<'py>,
+        array: &Array,
+        address: usize,
+    ) -> PyResult<Bound<'py, PyAny>> {
         self.take(py, Managed::new(array, None, Some(address)))
     }
 
@@ -168,7 +181,8 @@ impl TensorApi {
         if refused != 0 {
             // SAFETY: on failure the library leaves the structure to its caller, so `managed` is still ours alone.
             drop(unsafe { Box::from_raw(managed) });
-            return Err(PyErr::take(py).unwrap_or_else(|| PyRuntimeError::new_err("the tensor library refused a tensor")));
+            return Err(PyErr::take(py)
+                .unwrap_or_else(|| PyRuntimeError::new_err("the tensor library refused a tensor")));
         }
         // SAFETY: on success `object` is a new reference.
         Ok(unsafe { Bound::from_owned_ptr(py, object.cast()) })
@@ -206,7 +220,8 @@ impl Managed {
             byte_offset: 0,
         };
         let version = Version { major: MAJOR_VERSION, minor: 2 };
-        let head = ManagedTensor { version, context: std::ptr::null_mut(), deleter: Some(delete), flags: 0, tensor };
+        let head =
+            ManagedTensor { version, context: std::ptr::null_mut(), deleter: Some(delete), flags: 0, tensor };
         let mut managed = Box::new(Self { head, shape, strides, region });
         managed.head.tensor.shape = managed.shape.as_mut_ptr();
         managed.head.tensor.strides = managed.strides.as_mut_ptr();

@@ -33,7 +33,8 @@ pub(crate) fn encode(front: &Front, writer: &mut SlotWriter, object: &Bound<'_, 
 /// Pickles `object` into the slot, large buffers beside the pickle.
 pub(crate) fn pickle(front: &Front, writer: &mut SlotWriter, object: &Bound<'_, PyAny>) -> PyResult<Value> {
     let py = object.py();
-    let (body, buffers): (Bound<'_, PyBytes>, Vec<Bound<'_, PyAny>>) = front.dump.bind(py).call1((object,))?.extract()?;
+    let (body, buffers): (Bound<'_, PyBytes>, Vec<Bound<'_, PyAny>>) =
+        front.dump.bind(py).call1((object,))?.extract()?;
     let mut spans = Vec::with_capacity(buffers.len());
     for buffer in buffers {
         spans.push(append_buffer(writer, &buffer)?);
@@ -88,7 +89,11 @@ impl Encoder<'_> {
             return Ok(None);
         }
         if let Ok(list) = object.cast_exact::<PyList>() {
-            return if self.is_new(object) { Ok(self.all(list.iter(), depth)?.map(Value::List)) } else { Ok(None) };
+            return if self.is_new(object) {
+                Ok(self.all(list.iter(), depth)?.map(Value::List))
+            } else {
+                Ok(None)
+            };
         }
         if let Ok(tuple) = object.cast_exact::<PyTuple>() {
             return Ok(self.all(tuple.iter(), depth)?.map(Value::Tuple));
@@ -106,14 +111,20 @@ impl Encoder<'_> {
         self.seen.insert(object.as_ptr() as usize)
     }
 
-    fn all<'py>(&mut self, objects: impl Iterator<Item = Bound<'py, PyAny>>, depth: usize) -> PyResult<Option<Vec<Value>>> {
+    fn all<'py>(
+        &mut self,
+        objects: impl Iterator<Item = Bound<'py, PyAny>>,
+        depth: usize,
+    ) -> PyResult<Option<Vec<Value>>> {
         objects.map(|object| self.value(&object, depth + 1)).collect()
     }
 
     fn dict(&mut self, dict: &Bound<'_, PyDict>, depth: usize) -> Encoded {
         let mut pairs = Vec::with_capacity(dict.len());
         for (key, value) in dict.iter() {
-            let (Some(key), Some(value)) = (scalar(&key), self.value(&value, depth + 1)?) else { return Ok(None) };
+            let (Some(key), Some(value)) = (scalar(&key), self.value(&value, depth + 1)?) else {
+                return Ok(None);
+            };
             pairs.push((key, value));
         }
         Ok(Some(Value::Map(pairs)))
@@ -148,7 +159,13 @@ impl Encoder<'_> {
         let flavour = if kind == Kind::Tensor { TENSOR } else { NDARRAY };
         let Source { view, .. } = source;
         let span = Span { offset, len: extent };
-        Ok(Some(Value::Array(Array { flavour, dtype: view.dtype, shape: view.shape, strides: view.strides, span })))
+        Ok(Some(Value::Array(Array {
+            flavour,
+            dtype: view.dtype,
+            shape: view.shape,
+            strides: view.strides,
+            span,
+        })))
     }
 
     /// Whether two tensors share bytes, which a copy of each would undo.
@@ -162,7 +179,12 @@ impl Encoder<'_> {
 ///
 /// # Safety
 /// `len` bytes must be readable at `address` and not be part of the writer's slot.
-pub(crate) unsafe fn copy(writer: &mut SlotWriter, offset: u64, address: usize, len: u64) -> Result<(), ShmError> {
+pub(crate) unsafe fn copy(
+    writer: &mut SlotWriter,
+    offset: u64,
+    address: usize,
+    len: u64,
+) -> Result<(), ShmError> {
     if len == 0 {
         return Ok(());
     }
@@ -195,7 +217,8 @@ pub(crate) fn scalar(object: &Bound<'_, PyAny>) -> Option<Value> {
 pub(crate) fn is_named_tuple(object: &Bound<'_, PyAny>) -> bool {
     let py = object.py();
     let class = object.get_type();
-    let fields = class.getattr(intern!(py, "_fields")).is_ok_and(|fields| fields.is_exact_instance_of::<PyTuple>());
+    let fields =
+        class.getattr(intern!(py, "_fields")).is_ok_and(|fields| fields.is_exact_instance_of::<PyTuple>());
     // A subclass with attributes of its own is more than its fields.
     fields && !object.hasattr(intern!(py, "__dict__")).unwrap_or(true)
 }

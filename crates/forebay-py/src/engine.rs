@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use forebay_engine::{EngineConfig, EngineError, OutsideCrew, Outcome, Turn, layout::Value};
+use forebay_engine::{EngineConfig, EngineError, Outcome, OutsideCrew, Turn, layout::Value};
 use forebay_shm::sys::{Woken, watch_process};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
@@ -100,7 +100,9 @@ impl Engine {
                 Turn::Pending => {}
             }
             if deadline.is_none() {
-                deadline = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).map(|limit| Instant::now() + limit);
+                deadline = timeout
+                    .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+                    .map(|limit| Instant::now() + limit);
             }
             let woken = py.detach(|| self.wait_lock().wait(deadline)).map_err(|error| raise(py, error))?;
             match woken {
@@ -113,7 +115,9 @@ impl Engine {
 
     /// The indices of a batch that is awaited or in flight, as the sampler gave them; None for any other.
     fn indices<'py>(&self, py: Python<'py>, step: u64) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some((format, bytes)) = self.lock(py).indices(step).map(|(format, bytes)| (format, bytes.to_vec())) else {
+        let Some((format, bytes)) =
+            self.lock(py).indices(step).map(|(format, bytes)| (format, bytes.to_vec()))
+        else {
             return Ok(None);
         };
         unpack(py, format, &bytes).map(Some)
@@ -240,8 +244,15 @@ impl Seat {
             return Err(PyRuntimeError::new_err("a seat's descriptors are not negative"));
         }
         // SAFETY: not negative; the caller has just received them and gives them away here.
-        let [arena, worker_bell, trainer_bell, lifeline] = descriptors.map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
-        Ok(Self(Mutex::new(Some(forebay_engine::Seat { worker, arena, worker_bell, trainer_bell, lifeline }))))
+        let [arena, worker_bell, trainer_bell, lifeline] =
+            descriptors.map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
+        Ok(Self(Mutex::new(Some(forebay_engine::Seat {
+            worker,
+            arena,
+            worker_bell,
+            trainer_bell,
+            lifeline,
+        }))))
     }
 
     /// Closes the descriptors in this process.

@@ -25,7 +25,9 @@ pub(crate) fn raise(py: Python<'_>, error: EngineError) -> PyErr {
     match error {
         EngineError::Config(_) => exception(py, "ConfigError", (text,)),
         EngineError::Shm(error) => raise_shm(py, error),
-        EngineError::WorkerEnded { worker, in_flight, .. } => exception(py, "WorkerEnded", (worker, in_flight)),
+        EngineError::WorkerEnded { worker, in_flight, .. } => {
+            exception(py, "WorkerEnded", (worker, in_flight))
+        }
         EngineError::ForkedChild => exception(py, "ForkedChildError", (text,)),
         _ => exception(py, "EngineError", (text,)),
     }
@@ -34,7 +36,9 @@ pub(crate) fn raise(py: Python<'_>, error: EngineError) -> PyErr {
 /// An error of the shared memory, as the exception that a user of Python expects.
 pub(crate) fn raise_shm(py: Python<'_>, error: ShmError) -> PyErr {
     let name = match &error {
-        ShmError::OverBudget { .. } | ShmError::TooLarge { .. } | ShmError::NoMemory { .. } => "SharedMemoryError",
+        ShmError::OverBudget { .. } | ShmError::TooLarge { .. } | ShmError::NoMemory { .. } => {
+            "SharedMemoryError"
+        }
         _ => "EngineError",
     };
     exception(py, name, (error.to_string(),))

@@ -66,7 +66,18 @@ impl Front {
         tensor: Option<Bound<'_, PyType>>,
     ) -> PyResult<Self> {
         let tensor = tensor.map(|tensor| TensorApi::of(&tensor)).transpose()?;
-        Ok(Self { ndarray, memmap, dtypes, dump, load, collate, stack, tensor, classes: Mutex::default(), names: Mutex::default() })
+        Ok(Self {
+            ndarray,
+            memmap,
+            dtypes,
+            dump,
+            load,
+            collate,
+            stack,
+            tensor,
+            classes: Mutex::default(),
+            names: Mutex::default(),
+        })
     }
 }
 
@@ -98,7 +109,8 @@ impl Front {
     /// The class that [`name_class`](Self::name_class) named, in the process that made the batch.
     pub(crate) fn class_named<'py>(&self, py: Python<'py>, name: &[u8]) -> PyResult<Bound<'py, PyAny>> {
         // Held only for the look-up: loading a class can run any code.
-        let known = self.classes.lock().ok().and_then(|classes| classes.get(name).map(|class| class.clone_ref(py)));
+        let known =
+            self.classes.lock().ok().and_then(|classes| classes.get(name).map(|class| class.clone_ref(py)));
         if let Some(class) = known {
             return Ok(class.into_bound(py));
         }

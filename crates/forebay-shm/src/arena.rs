@@ -60,7 +60,10 @@ impl Geometry {
         if self.slots == 0 || self.slots > 1 << 20 {
             return corrupt("the number of slots", self.slots.into());
         }
-        if self.stride_bytes == 0 || self.stride_bytes > 1 << 42 || !self.stride_bytes.is_multiple_of(SLOT_ALIGNMENT) {
+        if self.stride_bytes == 0
+            || self.stride_bytes > 1 << 42
+            || !self.stride_bytes.is_multiple_of(SLOT_ALIGNMENT)
+        {
             return corrupt("the size of a slot", self.stride_bytes);
         }
         Ok(self)
@@ -195,7 +198,9 @@ impl Arena {
 
     fn worker_offset(&self, worker: u32) -> usize {
         assert!(worker < self.geometry.workers, "worker {worker} of {}", self.geometry.workers);
-        let words = HEADER_WORDS + self.geometry.reservations_words() + worker as usize * self.geometry.worker_words();
+        let words = HEADER_WORDS
+            + self.geometry.reservations_words()
+            + worker as usize * self.geometry.worker_words();
         words * 8
     }
 
@@ -272,7 +277,10 @@ impl Arena {
     /// Writes `bytes` at `offset` of `slot` without mapping them.
     pub(crate) fn write_slot(&self, slot: u32, offset: u64, bytes: &[u8]) -> Result<(), ShmError> {
         if offset + bytes.len() as u64 > self.reserved(slot) {
-            return Err(ShmError::Corrupt { what: "the size of a batch", value: offset + bytes.len() as u64 });
+            return Err(ShmError::Corrupt {
+                what: "the size of a batch",
+                value: offset + bytes.len() as u64,
+            });
         }
         sys::write_all(self.descriptor(), self.slot_offset(slot) + offset, bytes)
     }
@@ -290,7 +298,8 @@ impl Arena {
 
 fn read_header(header: &Words) -> Result<Geometry, ShmError> {
     let word = |index: usize| header.word(index).load(Ordering::Acquire);
-    let small = |what, index| u32::try_from(word(index)).map_err(|_| ShmError::Corrupt { what, value: word(index) });
+    let small =
+        |what, index| u32::try_from(word(index)).map_err(|_| ShmError::Corrupt { what, value: word(index) });
     if word(HEADER_MAGIC) != MAGIC {
         return Err(ShmError::Corrupt { what: "an arena's mark", value: word(HEADER_MAGIC) });
     }

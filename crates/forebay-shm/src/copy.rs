@@ -22,7 +22,9 @@ pub(crate) unsafe fn stream(source: &[u8], target: *mut u8) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use std::arch::x86_64::{__m128i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm_sfence, _mm_stream_si128};
+    use std::arch::x86_64::{
+        __m128i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm_sfence, _mm_stream_si128,
+    };
 
     const LINE: usize = 64;
     const VECTOR: usize = 16;
@@ -60,7 +62,10 @@ mod x86 {
     /// # Safety
     /// `source` must be readable and `target` writable for a line; `target` aligned to one.
     #[inline(always)]
-    #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one line: four loads and four stores of the same proof")]
+    #[expect(
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "one line: four loads and four stores of the same proof"
+    )]
     unsafe fn stream_line(source: *const u8, target: *mut u8) {
         let (source, target) = (source.cast::<__m128i>(), target.cast::<__m128i>());
         // SAFETY: four vectors make a line, readable and writable as promised; prefetching any address is allowed.

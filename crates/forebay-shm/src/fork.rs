@@ -93,7 +93,8 @@ fn install_hooks() {
     HOOKS.call_once(|| {
         // SAFETY: the three hooks are plain functions of this library, which is never unloaded; they do not unwind
         // (nothing in them panics) and call only what may be called around a fork.
-        let refused = unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
+        let refused =
+            unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
         assert_eq!(refused, 0, "pthread_atfork refuses only when there is no memory");
     });
 }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::sync::{AtomicU64, Ordering};
 use crate::slot::SlotMemory;
+use crate::sync::{AtomicU64, Ordering};
 use crate::{ALIGNMENT_BYTES, Arena, ShmError, fork};
 
 /// Where dropped leases leave word that their slots are free: one bit a slot, on the trainer's own heap.
@@ -111,7 +111,9 @@ impl Lease {
     pub fn split(self, spans: &[Span], keep: impl Fn(Span) -> bool) -> Result<Vec<Region>, ShmError> {
         let mut kept: Vec<Span> = spans.iter().copied().filter(|span| keep(*span)).collect();
         kept.sort_unstable_by_key(|span| span.offset);
-        if let Some(pair) = kept.windows(2).find(|pair| pair[0].offset.saturating_add(pair[0].len) > pair[1].offset) {
+        if let Some(pair) =
+            kept.windows(2).find(|pair| pair[0].offset.saturating_add(pair[0].len) > pair[1].offset)
+        {
             return Err(ShmError::Corrupt { what: "the place of an array", value: pair[1].offset });
         }
         let lease = Arc::new(self);
@@ -219,6 +221,10 @@ impl Region {
 impl fmt::Debug for Region {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let leased = self.is_leased();
-        formatter.debug_struct("Region").field("len", &self.len).field("leased", &leased).finish_non_exhaustive()
+        formatter
+            .debug_struct("Region")
+            .field("len", &self.len)
+            .field("leased", &leased)
+            .finish_non_exhaustive()
     }
 }

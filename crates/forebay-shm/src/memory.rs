@@ -16,7 +16,8 @@ pub struct Available {
 
 /// Memory this process can still take, or `None` where the operating system does not say.
 pub fn available() -> Option<Available> {
-    let machine = machine_field("MemAvailable:").map(|bytes| Available { bytes, limited_by: "the machine's memory" });
+    let machine =
+        machine_field("MemAvailable:").map(|bytes| Available { bytes, limited_by: "the machine's memory" });
     let group = group_left().map(|bytes| Available { bytes, limited_by: "the control group's limit" });
     machine.into_iter().chain(group).min_by_key(|available| available.bytes)
 }
@@ -43,7 +44,8 @@ fn left_in(group: &Path) -> Option<u64> {
     let limit = number(&group.join("memory.max"))?;
     let used = number(&group.join("memory.current"))?;
     let statistics = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
-    let reclaimable = statistics.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse().ok());
+    let reclaimable =
+        statistics.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse().ok());
     Some(limit.saturating_sub(used.saturating_sub(reclaimable.unwrap_or(0))))
 }
 

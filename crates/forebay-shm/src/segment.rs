@@ -25,7 +25,8 @@ unsafe impl Sync for Segment {}
 impl Segment {
     /// Maps `len` bytes from `offset` (a multiple of a page) of a file that can never shrink.
     pub(crate) fn map(file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<Self, ShmError> {
-        let len = usize::try_from(len).map_err(|_| ShmError::Corrupt { what: "a segment's size", value: len })?;
+        let len =
+            usize::try_from(len).map_err(|_| ShmError::Corrupt { what: "a segment's size", value: len })?;
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing; `file` is open, and its seals

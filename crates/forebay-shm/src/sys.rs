@@ -11,7 +11,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
+};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -186,7 +188,10 @@ pub fn wait(descriptors: &[BorrowedFd<'_>], deadline: Option<Instant>) -> Result
 }
 
 fn timespec(duration: Duration) -> Timespec {
-    Timespec { tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX), tv_nsec: duration.subsec_nanos().into() }
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
 }
 
 /// Ends this process without ceremony when the process behind `lifeline` ends, whatever this one is doing then.
@@ -203,7 +208,8 @@ pub fn die_with(lifeline: OwnedFd) -> Result<(), ShmError> {
         // SAFETY: `_exit` takes no pointers and does not return; destructors must not run here.
         unsafe { libc::_exit(1) }
     };
-    let thread = std::thread::Builder::new().name("forebay-lifeline".into()).stack_size(64 * 1024).spawn(watch);
+    let thread =
+        std::thread::Builder::new().name("forebay-lifeline".into()).stack_size(64 * 1024).spawn(watch);
     thread.map(drop).map_err(|source| ShmError::Os { call: "pthread_create", source })
 }
 

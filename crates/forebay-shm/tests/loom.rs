@@ -43,7 +43,11 @@ fn records_arrive_whole_once_and_in_order_whatever_the_interleaving() {
 }
 
 /// The eventfd's twin: `notify` before `wait` is remembered, as a counter is.
-fn sleep_until_work<T>(sleeper: &Sleeper<Arc<HeapWords>>, bell: &Notify, mut look: impl FnMut() -> Option<T>) -> T {
+fn sleep_until_work<T>(
+    sleeper: &Sleeper<Arc<HeapWords>>,
+    bell: &Notify,
+    mut look: impl FnMut() -> Option<T>,
+) -> T {
     loop {
         if let Some(work) = look() {
             return work;

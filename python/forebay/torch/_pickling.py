@@ -115,7 +115,6 @@ def is_plain(tensor: torch.Tensor) -> bool:
     return (
         tensor.layout is torch.strided
         and not tensor.is_nested
-        and not tensor.is_nested
         and tensor.device.type == "cpu"
         and not tensor.is_quantized
         and not tensor.is_conj()

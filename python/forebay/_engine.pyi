@@ -22,6 +22,7 @@ class Front:
         collate: Callable[[Any], Any],
         stack: Callable[[Sequence[Any], Any], None],
         tensor: type[Any] | None = None,
+        byte_dtypes: Sequence[Any] = ...,
     ) -> Front: ...
 
 @final

@@ -78,7 +78,10 @@ class Journey:
     def __init__(self, front: Front, context: BaseContext, assignment: Assignment, options: Options) -> None:
         self._options = options
         self._timeout = options.timeout_s or None
+        self._full = False
         self._warned = False
+        self._held: list[Any] = []
+        """A batch that was taken and could not be delivered."""
         self._first_step = 0
         self._next_step = 0
         self._indices: Iterator[Any] | None = None
@@ -106,8 +109,8 @@ class Journey:
 
     @property
     def ended(self) -> bool:
-        """Whether there are no workers any more: closed, or one has died."""
-        return self._closed
+        """Whether there are no workers any more: closed, one has died, or they are those of a parent process."""
+        return self._closed or os.getpid() != self._pid
 
     @property
     def engine(self) -> Engine:
@@ -119,18 +122,19 @@ class Journey:
 
         What is left of an epoch that was not read to its end is waited for and dropped.
         """
+        self._check_process()
         with self._turn:
             self._begin(indices)
 
     def _begin(self, indices: Iterator[Any]) -> None:
         self._check_open()
+        self._held.clear()
         if self._next_step > self._first_step:
             self._run(lambda: self._engine.restart(self._timeout))
         self._indices = indices
         self._first_step = self._next_step
         self._sampler_error = None
-        while self._engine.wants() and self._submit():
-            pass
+        self._send_ahead()
         error = self._take_sampler_error()
         if error is not None:
             self.close()
@@ -146,12 +150,7 @@ class Journey:
             LoaderTimeout: the batch did not come in time.
             ForkedChildError: this is a forked child of the process that made the iterator.
         """
-        if os.getpid() != self._pid:
-            # Asked first: in a child the locks may be held by threads that are not there.
-            raise ForkedChildError(
-                "this iterator belongs to the process that made it; a forked child cannot use it (make a new iterator "
-                "in the child)"
-            )
+        self._check_process()
         with self._turn:
             return self._next()
 
@@ -160,6 +159,9 @@ class Journey:
             raise self._broken
         if self._closed:
             raise StopIteration
+        if self._held:
+            return self._held.pop()
+        self._send_ahead()  # nothing, unless an exception came between the last batch and its successor
         try:
             batch = self._engine.next(self._timeout)
         except StopIteration:
@@ -176,16 +178,28 @@ class Journey:
                 raise StopIteration from None  # by another thread, which has ended the workers
             raise self._died(ended) from None
         self._submit()
+        if self._full and not self._warned:
+            self._held.append(batch)  # delivered by the next call if the program makes the warning an error
+            self._warn_of_full()
+            self._held.clear()
         return batch
 
     def close(self) -> None:
         """Ends the workers. May be called at any time, any number of times, from any thread."""
         if os.getpid() != self._pid:
             return  # a forked child: the workers are its parent's
-        with self._closing:
+        # Not waited for: who closes already may be further up in this very thread (a signal's handler closes too).
+        if not self._closing.acquire(blocking=False):
+            return
+        try:
             if self._closed:
                 return
             self._closed = True
+            self._end_workers()
+        finally:
+            self._closing.release()
+
+    def _end_workers(self) -> None:
         if not self._turn.acquire(blocking=False):
             # Another thread waits for a batch, with the engine in its hands: when the workers end, it comes back.
             self._crew.terminate()
@@ -193,16 +207,23 @@ class Journey:
         try:
             self._indices = None
             self._crew.stop(self._engine)
-            self._engine.release()
+        except BaseException:
+            self._crew.terminate()  # Ctrl-C while workers were given time to finish
+            raise
         finally:
+            self._engine.release()
             self._turn.release()
+
+    def _send_ahead(self) -> None:
+        while self._engine.wants() and self._submit():
+            pass
 
     def _submit(self) -> bool:
         """Sends the sampler's next batch, if there is one. Its error comes after the batches sent before it."""
         if self._indices is None:
             return False
         try:
-            indices = next(self._indices)
+            self._engine.submit(next(self._indices))
         except StopIteration:
             self._indices = None
             return False
@@ -210,7 +231,6 @@ class Journey:
             self._indices = None
             self._sampler_error = error
             return False
-        self._engine.submit(indices)
         self._next_step += 1
         return True
 
@@ -231,6 +251,7 @@ class Journey:
         except WaitTimedOut:
             raise self._timed_out() from None
         except WorkerEnded as ended:
+            self._check_open()
             raise self._died(ended) from None
 
     def _timed_out(self) -> LoaderTimeout:
@@ -254,6 +275,14 @@ class Journey:
         self.close()
         return error
 
+    def _check_process(self) -> None:
+        # Asked before any lock is taken: in a child they may be held by threads that are not there.
+        if os.getpid() != self._pid:
+            raise ForkedChildError(
+                "this iterator belongs to the process that made it; a forked child cannot use it (make a new iterator "
+                "in the child)"
+            )
+
     def _check_open(self) -> None:
         if self._broken is not None:
             raise self._broken
@@ -261,18 +290,22 @@ class Journey:
             raise RuntimeError("this iterator is closed; get a new one with iter(loader)")
 
     def _on_full(self) -> None:
-        """Kept batches use the budget up."""
-        if not self._warned:
-            self._warned = True
+        """Called by the engine when kept batches use the budget up."""
+        if not self._full:
+            self._full = True
             gc.collect()  # they may be in reference cycles, which only a collection ends
-            used, budget = self._engine.memory_bytes, self._engine.memory_budget
-            warnings.warn(
-                f"the program keeps so many batches that {used:,} of the {budget:,} bytes of shared memory are in use; "
-                "from now on batches are copied to ordinary memory, which is slower. If you keep batches on purpose, "
-                "nothing is wrong; else drop them sooner, or raise memory_budget.",
-                MemoryBudgetWarning,
-                stacklevel=_users_level(),
-            )
+
+    def _warn_of_full(self) -> None:
+        self._warned = True
+        used, budget = self._engine.memory_bytes, self._engine.memory_budget
+        warnings.warn(
+            f"the program keeps so many batches that no more fit into shared memory ({used:,} bytes are in use, the "
+            f"memory budget is {budget:,} bytes and 4,096 batches); from now on batches are copied to ordinary memory, "
+            "which is slower. If you keep batches on purpose, nothing is wrong; else drop them sooner, or raise "
+            "memory_budget.",
+            MemoryBudgetWarning,
+            stacklevel=_users_level(),
+        )
 
 
 def _users_level() -> int:

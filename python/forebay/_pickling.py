@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, cast
 
+from forebay.errors import UnpicklableError
+
 __all__ = ["BatchPickler", "dump", "load"]
 
 _IN_BAND_BYTES = 1024
@@ -29,6 +31,13 @@ class BatchPickler(pickle.Pickler):
         """The reducers registered with `multiprocessing` that serve here."""
         return cast("dict[type, Any]", getattr(ForkingPickler, "_extra_reducers"))  # noqa: B009 - it has no public name
 
+    def dump_batch(self, value: Any) -> None:
+        """Pickles `value`. What goes wrong then is pickle's or the value's, so it is told apart from all else."""
+        try:
+            self.dump(value)
+        except Exception as error:
+            raise UnpicklableError(f"{type(error).__name__}: {error}") from error
+
     def _take(self, buffer: pickle.PickleBuffer) -> bool:
         view = buffer.raw()
         if view.nbytes < _IN_BAND_BYTES:
@@ -38,10 +47,14 @@ class BatchPickler(pickle.Pickler):
 
 
 def dump(value: Any) -> tuple[bytes, list[memoryview]]:
-    """Pickles `value`; the inverse of `load`."""
+    """Pickles `value`; the inverse of `load`.
+
+    Raises:
+        UnpicklableError: when it cannot be pickled; its cause is pickle's own exception.
+    """
     file = io.BytesIO()
     pickler = BatchPickler(file)
-    pickler.dump(value)
+    pickler.dump_batch(value)
     return file.getvalue(), pickler.buffers
 
 

@@ -49,7 +49,9 @@ def pack(error: BaseException, index: str | None) -> Report:
 
 def shorten(report: Report) -> Report:
     """The same report within `MAX_SHORT_BYTES`: the end of the text is what says most."""
-    return Report(report.text[-MAX_SHORT_BYTES // 4 :], report.type_name[:200], None, None, (report.index or "")[:200])
+    name = report.type_name[:200]
+    text = f"{name}, of whose text there is room for the end only: ...{report.text[-MAX_SHORT_BYTES // 4 :]}"
+    return Report(text, name, None, None, (report.index or "")[:200])
 
 
 def unpack(data: bytes) -> Report:

@@ -9,7 +9,7 @@ from typing import Any
 
 from forebay import _report
 from forebay._engine import Front, Seat, Worker
-from forebay.errors import SharedMemoryError, UnpicklableError
+from forebay.errors import EngineError, SharedMemoryError, UnpicklableError
 
 __all__ = ["Assignment", "Prepared", "TravellingSeat", "work"]
 
@@ -72,6 +72,7 @@ def work(seat: TravellingSeat, assignment: Assignment) -> None:
     """Makes batches until the trainer says stop. The target of a worker process."""
     # Ctrl-C reaches every process of the terminal. The trainer decides what becomes of it; a handler (unlike SIG_IGN)
     # is not passed on to programs that a dataset starts. Until now the signal was blocked (see `_crew`).
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a handler of the trainer's would let the worker live
     signal.signal(signal.SIGINT, _leave_it_to_the_trainer)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     prepared = assignment.prepare(assignment)
@@ -119,11 +120,7 @@ class _Bench:
         """Makes one batch and sends it, or the exception that came instead."""
         self._current = None
         try:
-            samples = self._fetch(indices)
-            if self._collates_natively(samples):
-                self._worker.collate(samples)
-            else:
-                self._send(self._collate_fn(samples), samples, indices)
+            self._publish(self._fetch(indices), indices)
         except Exception as error:  # noqa: BLE001 - as in _start
             self.fail(error, None if self._current is None else repr(self._current[0]))
 
@@ -150,12 +147,13 @@ class _Bench:
             raise
         return samples
 
-    def _send(self, batch: Any, samples: Any, indices: Any) -> None:
+    def _publish(self, samples: Any, indices: Any) -> None:
         try:
-            self._worker.put(batch)
-        except SharedMemoryError:
-            raise
-        except Exception as error:
+            if self._collates_natively(samples):
+                self._worker.collate(samples)
+            else:
+                self._worker.put(self._collate_fn(samples))
+        except UnpicklableError as error:
             culprit = self._culprit(samples, indices)
             if culprit is not None:
                 self._current = (culprit,)
@@ -163,7 +161,7 @@ class _Bench:
             raise UnpicklableError(
                 f"worker {self._worker_id} cannot send its batch to the trainer{where}: {error}. What a dataset and a "
                 "collate_fn return must be picklable; return arrays, tensors, numbers, strings and containers of them."
-            ) from error
+            ) from error.__cause__
 
     def _culprit(self, samples: Any, indices: Any) -> Any:
         """The first index whose sample cannot be pickled by itself."""
@@ -181,5 +179,5 @@ class _Bench:
         report = _report.pack(error, index)
         try:
             self._worker.fail(pickle.dumps(report))
-        except SharedMemoryError:
+        except (SharedMemoryError, EngineError):
             self._worker.fail(pickle.dumps(_report.shorten(report)))

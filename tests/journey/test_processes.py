@@ -28,6 +28,7 @@ from support import (
     Numbers,
     Program,
     WhoAmI,
+    Wire,
     eventually,
     exists,
     flat,
@@ -304,15 +305,19 @@ def test_ctrl_c_shows_one_traceback_and_leaves_no_worker(tmp_path: Path, name: s
 
 CAUGHT_INTERRUPT = """
     import psutil, signal, time
+    reading, writing = os.pipe()
     class Interrupting:
         def __len__(self):
             return 100
         def __getitem__(self, index):
             if index == 20:
-                # Ctrl-C while the trainer waits: anywhere else it is the program's own affair.
+                # Ctrl-C while the trainer waits for this batch: anywhere else it is the program's own affair.
+                for _ in range(20):
+                    os.read(reading, 1)
                 while psutil.Process(os.getppid()).status() != "sleeping":
                     time.sleep(0.001)
                 os.killpg(0, signal.SIGINT)
+                os.read(reading, 1)  # the trainer has been interrupted
             return index
     if __name__ == "__main__":
         loader = DataLoader(Interrupting(), num_workers=1, multiprocessing_context=METHOD)
@@ -322,8 +327,10 @@ CAUGHT_INTERRUPT = """
         while True:
             try:
                 found.extend(next(iterator).tolist())
+                os.write(writing, b"!")
             except KeyboardInterrupt:
                 interrupts += 1
+                os.write(writing, b"!")
             except StopIteration:
                 break
         print(interrupts, found == list(range(100)))
@@ -417,6 +424,7 @@ def test_an_exception_of_a_signal_handler_leaves_next_as_if_it_had_not_been_call
     class Signalling(Numbers):
         def __getitem__(self, index: int) -> Any:
             if index == 2:
+                assert [taken.receive(), taken.receive()] == [0, 1]
                 eventually(lambda: psutil.Process(trainer).status() == psutil.STATUS_SLEEPING)
                 os.kill(trainer, signal.SIGUSR1)
                 gate.wait()
@@ -425,14 +433,22 @@ def test_an_exception_of_a_signal_handler_leaves_next_as_if_it_had_not_been_call
     def handler(*_: object) -> None:
         raise Interrupted
 
+    def telling(iterator: Any) -> Iterator[Any]:
+        for number, batch in enumerate(iterator):
+            yield batch
+            taken.send(number)
+
+    taken = Wire()
+
     before = signal.signal(signal.SIGUSR1, handler)
     try:
         iterator = iter(front.DataLoader(Signalling(6), num_workers=1, prefetch_factor=1))
-        found, _ = until(Interrupted, iterator)
+        found, _ = until(Interrupted, telling(iterator))
         gate.open()
         found.extend(iterator)
     finally:
         signal.signal(signal.SIGUSR1, before)
+        taken.close()
     Numbers(6).assert_epoch(found, 1)
 
 

@@ -8,7 +8,7 @@ use crate::EngineError;
 pub const SMALL_ARRAY_BYTES: u64 = 4096;
 
 /// Slots that can be in use at once, at least; they cost nothing until they are.
-const SLOTS: u32 = 1024;
+const SLOTS: u32 = 4096;
 /// More batches ahead than this is a mistake.
 const MAX_WINDOW: u64 = 1 << 16;
 /// No batch is larger, whatever the budget.

@@ -257,6 +257,7 @@ impl Engine {
     /// # Errors
     /// When the kernel refuses to take memory back.
     pub fn restart(&mut self) -> Result<(), EngineError> {
+        self.check_process()?;
         for finished in self.collect.drain() {
             if let Some(flight) = self.flights.remove(&finished.step) {
                 self.slots.free(flight.slot)?;

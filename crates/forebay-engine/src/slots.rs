@@ -44,6 +44,7 @@ pub(crate) struct Slots {
     /// How many forks there had been when a slot was leased.
     leased_at_fork: Vec<u64>,
     leased_count: u32,
+    leased_total: u64,
     /// The trainer's views.
     memory: Vec<SlotMemory>,
     /// The most free slots that keep their memory.
@@ -65,6 +66,7 @@ impl Slots {
             leased_bytes: vec![0; slots as usize],
             leased_at_fork: vec![0; slots as usize],
             leased_count: 0,
+            leased_total: 0,
             memory: vec![SlotMemory::unmapped(); slots as usize],
             keep: window as usize + 2,
             largest: 0,
@@ -115,8 +117,7 @@ impl Slots {
         let size = self.arena.reserved(slot);
         self.largest = self.largest.max(size);
         let in_flight = u64::from(window) * self.largest;
-        let held: u64 = self.leased_bytes.iter().take(self.untouched as usize).sum();
-        let within_budget = held + size + in_flight <= self.arena.geometry().budget_bytes;
+        let within_budget = self.leased_total + size + in_flight <= self.arena.geometry().budget_bytes;
         let slots_left = self.leased_count + 1 + window < self.arena.geometry().slots;
         let memory = &mut self.memory[slot as usize];
         let lease = match Lease::new(&self.arena, self.returns.clone(), slot, used, memory) {
@@ -127,13 +128,16 @@ impl Slots {
             }
         };
         self.leased_bytes[slot as usize] = size;
+        self.leased_total += size;
+        self.arena.set_leased(self.leased_total);
         self.leased_at_fork[slot as usize] = lease.forks();
         self.leased_count += 1;
         Ok((lease, within_budget && slots_left))
     }
 
     fn is_back(&mut self, slot: u32) {
-        self.leased_bytes[slot as usize] = 0;
+        self.leased_total -= std::mem::take(&mut self.leased_bytes[slot as usize]);
+        self.arena.set_leased(self.leased_total);
         self.leased_count -= 1;
         self.free.push(slot);
     }

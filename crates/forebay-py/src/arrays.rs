@@ -53,10 +53,19 @@ fn tensor_source(front: &Front, tensor: &Bound<'_, PyAny>) -> Option<Source> {
         return None;
     }
     let view = front.tensor.as_ref()?.view(tensor)?;
+    if is_byte(view.dtype) {
+        let dtype = tensor.getattr(intern!(py, "dtype")).ok()?;
+        front.byte_dtypes.iter().find(|known| dtype.is(*known))?;
+    }
     if view.dtype.code == COMPLEX && flag(tensor.call_method0(intern!(py, "is_conj"))) {
         return None;
     }
     Some(Source { view, _buffer: None })
+}
+
+/// Whether DLPack calls it an integer of one byte.
+fn is_byte(dtype: DType) -> bool {
+    dtype.code <= 1 && dtype.bits == 8
 }
 
 fn ndarray_source(array: &Bound<'_, PyAny>) -> Option<Source> {

@@ -38,7 +38,7 @@ impl<'py> Collator<'_, 'py> {
         };
         match native {
             Some(value) => Ok(value),
-            None => self.by_the_front(samples, zipped),
+            None => self.by_the_front(samples, zipped, depth),
         }
     }
 
@@ -93,18 +93,18 @@ impl<'py> Collator<'_, 'py> {
         if memmap { Some(Kind::Ndarray) } else { kind_of(self.front, object) }
     }
 
-    fn by_the_front(&mut self, samples: &[Bound<'py, PyAny>], zipped: bool) -> PyResult<Value> {
+    fn by_the_front(&mut self, samples: &[Bound<'py, PyAny>], zipped: bool, depth: usize) -> PyResult<Value> {
         let Some(py) = self.py else { return self.of_nothing() };
         let samples =
             if zipped { PyTuple::new(py, samples)?.into_any() } else { PyList::new(py, samples)?.into_any() };
         let batch = self.front.collate.bind(py).call1((samples,))?;
-        encode(self.front, self.writer, &batch)
+        encode(self.front, self.writer, &batch, depth)
     }
 
     fn of_nothing(&mut self) -> PyResult<Value> {
         Python::attach(|py| {
             let batch = self.front.collate.bind(py).call1((PyList::empty(py),))?;
-            encode(self.front, self.writer, &batch)
+            encode(self.front, self.writer, &batch, 0)
         })
     }
 

@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, c_int, c_void};
 
-use forebay_engine::layout::{Array, DType};
+use forebay_engine::layout::{Array, DType, extent};
 use forebay_shm::Region;
 use pyo3::exceptions::{PyImportError, PyRuntimeError};
 use pyo3::prelude::*;
@@ -145,6 +145,10 @@ impl TensorApi {
         let strides = strides.filter(|strides| !is_contiguous(&shape, strides));
         let dtype = DType { code: lent.dtype.code, bits: lent.dtype.bits };
         dtype.bytes()?;
+        // Some tensors are rules instead of memory (torch has one of zeros).
+        if lent.data.is_null() && extent(dtype, &shape, strides.as_deref())? > 0 {
+            return None;
+        }
         Some(View { address: lent.data as usize + lent.byte_offset as usize, dtype, shape, strides })
     }
 
@@ -179,13 +183,12 @@ impl TensorApi {
         // calls `delete` once.
         let refused = unsafe { (self.to_object)(managed.cast(), &raw mut object) };
         if refused != 0 {
-            // SAFETY: on failure the library leaves the structure to its caller, so `managed` is still ours alone.
-            drop(unsafe { Box::from_raw(managed) });
+            // Whether the library has taken the structure before it failed is not said: rather leak it than free it twice.
             return Err(PyErr::take(py)
                 .unwrap_or_else(|| PyRuntimeError::new_err("the tensor library refused a tensor")));
         }
-        // SAFETY: on success `object` is a new reference.
-        Ok(unsafe { Bound::from_owned_ptr(py, object.cast()) })
+        // SAFETY: on success `object` is a new reference, or null with an exception set.
+        unsafe { Bound::from_owned_ptr_or_err(py, object.cast()) }
     }
 }
 

@@ -17,11 +17,11 @@ use crate::arrays::{Kind, Source, kind_of, source};
 use crate::error::raise_shm;
 use crate::front::{Front, NDARRAY, TENSOR};
 
-/// Puts `object` into the slot; the result describes it.
-pub(crate) fn encode(front: &Front, writer: &mut SlotWriter, object: &Bound<'_, PyAny>) -> PyResult<Value> {
+/// Puts `object`, which is `depth` containers deep in the batch, into the slot; the result describes it.
+pub(crate) fn encode(front: &Front, writer: &mut SlotWriter, object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
     let start = writer.used();
     let mut encoder = Encoder { front, writer, seen: HashSet::new(), extents: Vec::new() };
-    match encoder.value(object, 0)? {
+    match encoder.value(object, depth)? {
         Some(value) if !encoder.shares_memory() => Ok(value),
         _ => {
             writer.truncate(start);

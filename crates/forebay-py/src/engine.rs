@@ -1,11 +1,11 @@
 //! The trainer's side of the journey.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use forebay_engine::{EngineConfig, EngineError, Outcome, OutsideCrew, Turn, layout::Value};
-use forebay_shm::sys::{Woken, watch_process};
+use forebay_shm::sys::{Woken, close_on_exec, watch_process};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList};
@@ -33,7 +33,8 @@ const PICKLED: u32 = 1;
 pub struct Engine {
     front: Py<Front>,
     on_full: Py<PyAny>,
-    engine: Mutex<forebay_engine::Engine>,
+    /// `None` once released: then the last kept batch frees the memory.
+    engine: Mutex<Option<forebay_engine::Engine>>,
 }
 
 #[pymethods]
@@ -51,12 +52,12 @@ impl Engine {
     ) -> PyResult<Self> {
         let config = EngineConfig::new(workers, prefetch_factor, in_order, memory_budget);
         let engine = config.and_then(forebay_engine::Engine::new).map_err(|error| raise(py, error))?;
-        Ok(Self { front, on_full, engine: Mutex::new(engine) })
+        Ok(Self { front, on_full, engine: Mutex::new(Some(engine)) })
     }
 
     /// What worker `worker` needs to take part; pass it on while its process is started.
     fn seat(&self, py: Python<'_>, worker: u32) -> PyResult<Seat> {
-        let seat = self.lock(py).seat(worker).map_err(|error| raise(py, error))?;
+        let seat = self.with(py, |engine| engine.seat(worker))?;
         Ok(Seat(Mutex::new(Some(seat))))
     }
 
@@ -64,13 +65,15 @@ impl Engine {
     fn attach(&self, py: Python<'_>, pids: Vec<u32>) -> PyResult<()> {
         let exits: Result<Vec<_>, _> = pids.into_iter().map(watch_process).collect();
         let crew = OutsideCrew::new(exits.map_err(|error| raise(py, error.into()))?);
-        self.lock(py).attach(Box::new(crew));
-        Ok(())
+        self.with(py, |engine| {
+            engine.attach(Box::new(crew));
+            Ok(())
+        })
     }
 
     /// Whether one more batch may be submitted.
-    fn wants(&self, py: Python<'_>) -> bool {
-        self.lock(py).wants()
+    fn wants(&self, py: Python<'_>) -> PyResult<bool> {
+        self.with(py, |engine| Ok(engine.wants()))
     }
 
     /// Sends the indices of one batch, as the sampler gave them; tells its step.
@@ -79,7 +82,7 @@ impl Engine {
             Some(bytes) => (PACKED, bytes),
             None => (PICKLED, pickle(indices)?),
         };
-        self.lock(py).submit(format, bytes).map_err(|error| raise(py, error))
+        self.with(py, |engine| engine.submit(format, bytes))
     }
 
     /// The next batch. Waits for it without the interpreter's lock, at most `timeout` seconds (None: for ever).
@@ -93,8 +96,7 @@ impl Engine {
     fn next<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         let mut deadline = None;
         loop {
-            let turn = self.lock(py).turn().map_err(|error| raise(py, error))?;
-            match turn {
+            match self.with(py, forebay_engine::Engine::turn)? {
                 Turn::Batch(batch) => return self.deliver(py, batch),
                 Turn::Idle => return Err(PyStopIteration::new_err(())),
                 Turn::Pending => {}
@@ -104,34 +106,33 @@ impl Engine {
                     .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
                     .map(|limit| Instant::now() + limit);
             }
-            let woken = py.detach(|| self.wait_lock().wait(deadline)).map_err(|error| raise(py, error))?;
+            let woken = py.detach(|| self.wait(deadline)).map_err(|error| raise(py, error))?;
             match woken {
                 Woken::Interrupted => py.check_signals()?,
                 Woken::TimedOut => return Err(exception(py, "WaitTimedOut", ())),
-                Woken::Ready(_) => {}
+                // Something came: the workers are alive, and the time starts again, as in torch.
+                Woken::Ready(_) => deadline = None,
             }
         }
     }
 
     /// The indices of a batch that is awaited or in flight, as the sampler gave them; None for any other.
     fn indices<'py>(&self, py: Python<'py>, step: u64) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some((format, bytes)) =
-            self.lock(py).indices(step).map(|(format, bytes)| (format, bytes.to_vec()))
-        else {
-            return Ok(None);
+        let packed = |engine: &mut forebay_engine::Engine| {
+            Ok(engine.indices(step).map(|(format, bytes)| (format, bytes.to_vec())))
         };
-        unpack(py, format, &bytes).map(Some)
+        self.with(py, packed)?.map(|(format, bytes)| unpack(py, format, &bytes)).transpose()
     }
 
     /// The worker that has to make the batch awaited next, and that batch's step; None when nothing is awaited.
-    fn awaited(&self, py: Python<'_>) -> Option<(u32, u64)> {
-        self.lock(py).awaited()
+    fn awaited(&self, py: Python<'_>) -> PyResult<Option<(u32, u64)>> {
+        self.with(py, |engine| Ok(engine.awaited()))
     }
 
     /// A new epoch begins: what was submitted is not wanted any more. Waits until the workers have done it.
     #[pyo3(signature = (timeout))]
     fn restart(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        self.lock(py).restart().map_err(|error| raise(py, error))?;
+        self.with(py, forebay_engine::Engine::restart)?;
         match self.next(py, timeout) {
             Err(error) if error.is_instance_of::<PyStopIteration>(py) => Ok(()),
             Err(error) => Err(error),
@@ -140,32 +141,38 @@ impl Engine {
     }
 
     /// Tells every worker to return once it has made the batch it is making.
-    fn stop(&self, py: Python<'_>) {
-        self.lock(py).stop();
+    fn stop(&self, py: Python<'_>) -> PyResult<()> {
+        self.with(py, |engine| {
+            engine.stop();
+            Ok(())
+        })
     }
 
-    /// All workers have ended: gives back all memory but that of batches that the user keeps.
+    /// All workers have ended: gives back all memory but that of batches that the user keeps. Nothing else can be asked of
+    /// the engine afterwards.
     fn release(&self, py: Python<'_>) -> PyResult<()> {
-        self.lock(py).release().map_err(|error| raise(py, error))
+        let engine = self.lock(py).take();
+        let released = engine.map_or(Ok(()), |mut engine| engine.release());
+        released.map_err(|error| raise(py, error))
     }
 
     /// Bytes of shared memory that batches take now.
     #[getter]
     fn memory_bytes(&self, py: Python<'_>) -> u64 {
-        self.lock(py).memory_bytes()
+        self.lock(py).as_ref().map_or(0, forebay_engine::Engine::memory_bytes)
     }
 
     /// Bytes of shared memory that batches may take.
     #[getter]
     fn memory_budget(&self, py: Python<'_>) -> u64 {
-        self.lock(py).config().memory_budget_bytes()
+        self.lock(py).as_ref().map_or(0, |engine| engine.config().memory_budget_bytes())
     }
 }
 
 impl Engine {
     /// Nobody waits for this lock while holding the interpreter's: a thread that has to wait lets others run, so the holder
     /// can finish, whatever it needs.
-    fn lock(&self, py: Python<'_>) -> MutexGuard<'_, forebay_engine::Engine> {
+    fn lock(&self, py: Python<'_>) -> MutexGuard<'_, Option<forebay_engine::Engine>> {
         loop {
             match self.engine.try_lock() {
                 Ok(guard) => return guard,
@@ -175,8 +182,22 @@ impl Engine {
         }
     }
 
-    fn wait_lock(&self) -> MutexGuard<'_, forebay_engine::Engine> {
+    fn wait_lock(&self) -> MutexGuard<'_, Option<forebay_engine::Engine>> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the engine something. The lock is free again before an error becomes an exception, which runs Python code.
+    fn with<T>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&mut forebay_engine::Engine) -> Result<T, EngineError>,
+    ) -> PyResult<T> {
+        let answer = self.lock(py).as_mut().map(ask);
+        answer.unwrap_or_else(|| Err(released())).map_err(|error| raise(py, error))
+    }
+
+    fn wait(&self, deadline: Option<Instant>) -> Result<Woken, EngineError> {
+        self.wait_lock().as_mut().map_or_else(|| Err(released()), |engine| engine.wait(deadline))
     }
 
     fn deliver<'py>(&self, py: Python<'py>, batch: forebay_engine::Batch) -> PyResult<Bound<'py, PyAny>> {
@@ -191,6 +212,10 @@ impl Engine {
         }
         decode(py, self.front.get(), batch)
     }
+}
+
+fn released() -> EngineError {
+    EngineError::Config("this iterator is closed; get a new one with iter(loader)".into())
 }
 
 /// A list of plain integers, as the default samplers make them, packed. Anything else keeps its types by pickle.
@@ -244,8 +269,11 @@ impl Seat {
             return Err(PyRuntimeError::new_err("a seat's descriptors are not negative"));
         }
         // SAFETY: not negative; the caller has just received them and gives them away here.
-        let [arena, worker_bell, trainer_bell, lifeline] =
-            descriptors.map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
+        let descriptors = descriptors.map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
+        for descriptor in &descriptors {
+            close_on_exec(descriptor.as_fd()).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        }
+        let [arena, worker_bell, trainer_bell, lifeline] = descriptors;
         Ok(Self(Mutex::new(Some(forebay_engine::Seat {
             worker,
             arena,

@@ -25,6 +25,8 @@ pub(crate) const TENSOR: u8 = 1;
 ///     collate: the front's own `default_collate`, for what is not uniform.
 ///     stack: `(samples, out)`, which stacks arrays or tensors into `out`.
 ///     tensor: the tensor type of the front, or None when batches are of NumPy arrays.
+///     byte_dtypes: the tensor library's element types of one signed or unsigned byte; others that DLPack cannot tell from
+///         them (torch has integers of 1 to 7 bits) go another way.
 #[pyclass(frozen, module = "forebay._engine")]
 #[derive(Debug)]
 pub struct Front {
@@ -36,6 +38,7 @@ pub struct Front {
     pub(crate) collate: Py<PyAny>,
     pub(crate) stack: Py<PyAny>,
     pub(crate) tensor: Option<TensorApi>,
+    pub(crate) byte_dtypes: Vec<Py<PyAny>>,
     /// Classes of named tuples by what they are pickled to.
     classes: Mutex<HashMap<Vec<u8>, Py<PyAny>>>,
     /// What classes of named tuples are pickled to, by their addresses.
@@ -53,7 +56,7 @@ struct Named {
 #[pymethods]
 impl Front {
     #[new]
-    #[pyo3(signature = (*, ndarray, memmap, dtypes, dump, load, collate, stack, tensor=None))]
+    #[pyo3(signature = (*, ndarray, memmap, dtypes, dump, load, collate, stack, tensor=None, byte_dtypes=Vec::new()))]
     #[expect(clippy::too_many_arguments, reason = "keyword-only, and each is a different part of the front")]
     fn new(
         ndarray: Py<PyType>,
@@ -64,6 +67,7 @@ impl Front {
         collate: Py<PyAny>,
         stack: Py<PyAny>,
         tensor: Option<Bound<'_, PyType>>,
+        byte_dtypes: Vec<Py<PyAny>>,
     ) -> PyResult<Self> {
         let tensor = tensor.map(|tensor| TensorApi::of(&tensor)).transpose()?;
         Ok(Self {
@@ -75,6 +79,7 @@ impl Front {
             collate,
             stack,
             tensor,
+            byte_dtypes,
             classes: Mutex::default(),
             names: Mutex::default(),
         })

@@ -73,7 +73,7 @@ impl Worker {
     /// Sends a batch that is made already.
     fn put(&self, py: Python<'_>, batch: &Bound<'_, PyAny>) -> PyResult<()> {
         let front = self.front.get();
-        self.publish(py, Outcome::Batch, |ticket| encode(front, &mut ticket.writer, batch))
+        self.publish(py, Outcome::Batch, |ticket| encode(front, &mut ticket.writer, batch, 0))
     }
 
     /// Sends an error in the batch's place, as bytes that the trainer's side understands.

@@ -3,6 +3,7 @@
 //! The file is sparse and as large as its slots could ever become. A process maps the control block once, and of each
 //! slot it uses as much as that has needed so far; address space is taken for what is used, not for what is possible.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -28,7 +29,8 @@ const HEADER_STRIDE: usize = 4;
 const HEADER_BUDGET: usize = 5;
 const HEADER_SLEEPER: usize = 8;
 const HEADER_STOPPED: usize = 16;
-const HEADER_WORDS: usize = 24;
+const HEADER_LEASED: usize = 24;
+const HEADER_WORDS: usize = 32;
 /// Before each worker's queues: its sleeper's word.
 const SLEEPER_WORDS: usize = 8;
 
@@ -69,6 +71,18 @@ impl Geometry {
         Ok(self)
     }
 
+    /// The same, but for fewer and then smaller slots, where files may not be that large (`ulimit -f`).
+    fn within(mut self, largest_file: u64) -> Self {
+        let least = u32::try_from(self.queue_capacity.saturating_mul(2)).unwrap_or(u32::MAX);
+        while self.total_bytes() > largest_file && self.slots / 2 > least {
+            self.slots /= 2;
+        }
+        while self.total_bytes() > largest_file && self.stride_bytes > SLOT_ALIGNMENT {
+            self.stride_bytes = (self.stride_bytes / 2).next_multiple_of(SLOT_ALIGNMENT);
+        }
+        self
+    }
+
     fn reservations_words(&self) -> usize {
         (self.slots as usize).next_multiple_of(8)
     }
@@ -107,7 +121,7 @@ impl Arena {
     /// When the geometry is impossible, or no descriptor or memory for the control block is left.
     pub fn create(wanted: Geometry) -> Result<Self, ShmError> {
         let stride_bytes = wanted.stride_bytes.max(MIN_SLOT_BYTES).next_multiple_of(SLOT_ALIGNMENT);
-        let geometry = Geometry { stride_bytes, ..wanted }.check()?;
+        let geometry = Geometry { stride_bytes, ..wanted }.within(sys::largest_file()).check()?;
         let file = sys::anonymous_file(geometry.total_bytes())?;
         sys::reserve(file.as_fd(), 0, geometry.control_bytes())?;
         let arena = Self::over(file, geometry)?;
@@ -121,7 +135,7 @@ impl Arena {
     /// When the descriptor is no arena, or its header contradicts its size.
     pub fn open(file: OwnedFd) -> Result<Self, ShmError> {
         let len = sys::file_len(&file)?;
-        if len < PAGE {
+        if len < PAGE || !sys::keeps_its_size(&file) {
             return Err(ShmError::Corrupt { what: "the size of an arena", value: len });
         }
         let header = Arc::new(Segment::map(file.as_fd(), 0, PAGE)?);
@@ -169,16 +183,16 @@ impl Arena {
 
     /// Tells all workers to return as soon as they have made the batch they are making. Wake them afterwards.
     pub fn stop(&self) {
-        self.stopped_word().word(0).store(1, Ordering::Release);
+        self.header_word(HEADER_STOPPED).word(0).store(1, Ordering::Release);
     }
 
     /// Whether workers are to return.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped_word().word(0).load(Ordering::Acquire) != 0
+        self.header_word(HEADER_STOPPED).word(0).load(Ordering::Acquire) != 0
     }
 
-    fn stopped_word(&self) -> Words {
-        Words::new(self.control.clone(), HEADER_STOPPED * 8, 1)
+    fn header_word(&self, index: usize) -> Words {
+        Words::new(self.control.clone(), index * 8, 1)
     }
 
     pub(crate) fn worker_sleeper(&self, worker: u32) -> Sleeper<Words> {
@@ -220,10 +234,16 @@ impl Arena {
         (0..self.geometry.slots).map(|slot| self.reserved(slot)).sum()
     }
 
+    /// Notes how much of the memory is leased. Called by the trainer.
+    pub fn set_leased(&self, bytes: u64) {
+        self.header_word(HEADER_LEASED).word(0).store(bytes, Ordering::Relaxed);
+    }
+
     /// Makes sure that `slot` has memory for `bytes`. Called by whoever holds the slot.
     ///
-    /// The intention is written before the sum is taken, so two workers that grow at once may both be refused but
-    /// never both exceed the budget.
+    /// The budget holds for batches in flight by themselves: what the user keeps is bounded when it is leased, and must
+    /// never stop the loader. The intention is written before the sum is taken, so two workers that grow at once may
+    /// both be refused but never both exceed the budget.
     ///
     /// # Errors
     /// [`ShmError::TooLarge`], [`ShmError::OverBudget`], [`ShmError::NoMemory`], each with numbers.
@@ -239,7 +259,8 @@ impl Arena {
         let after = bytes.max(MIN_SLOT_BYTES).next_multiple_of(PAGE);
         let word = self.reservations.word(slot as usize);
         word.store(after, Ordering::SeqCst);
-        let others = self.reserved_total().saturating_sub(after);
+        let leased = self.header_word(HEADER_LEASED).word(0).load(Ordering::Relaxed);
+        let others = self.reserved_total().saturating_sub(after).saturating_sub(leased);
         // The first pages of a slot are always granted: errors travel in them.
         let outcome = if after > MIN_SLOT_BYTES && others + after > budget_bytes {
             let left = budget_bytes.saturating_sub(others);
@@ -260,7 +281,12 @@ impl Arena {
         {
             return Err(ShmError::NoMemory { needed: growth, available: bytes, limited_by });
         }
-        sys::reserve(self.descriptor(), self.slot_offset(slot) + from, growth)
+        let offset = self.slot_offset(slot) + from;
+        sys::reserve(self.descriptor(), offset, growth).map_err(|error| {
+            // What was taken before the refusal is in nobody's sum.
+            let _ = sys::give_back(self.descriptor(), offset, growth);
+            short_of_memory(error, growth)
+        })
     }
 
     /// Gives the memory of `slot` back. Called by the trainer, for a slot that is free.
@@ -283,6 +309,7 @@ impl Arena {
             });
         }
         sys::write_all(self.descriptor(), self.slot_offset(slot) + offset, bytes)
+            .map_err(|error| short_of_memory(error, bytes.len() as u64))
     }
 
     /// Maps at least the first `bytes` of `slot` in this process, with room to grow.
@@ -293,6 +320,18 @@ impl Arena {
         }
         let len = bytes.max(MIN_SLOT_BYTES).next_power_of_two().min(stride);
         Segment::map(self.file.as_fd(), self.slot_offset(slot), len)
+    }
+}
+
+/// A refusal for want of memory, with numbers.
+fn short_of_memory(error: ShmError, needed: u64) -> ShmError {
+    match (&error, memory::available()) {
+        (ShmError::Os { source, .. }, Some(memory::Available { bytes, limited_by }))
+            if matches!(source.kind(), ErrorKind::OutOfMemory | ErrorKind::StorageFull) =>
+        {
+            ShmError::NoMemory { needed, available: bytes, limited_by }
+        }
+        _ => error,
     }
 }
 

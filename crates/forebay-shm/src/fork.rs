@@ -8,6 +8,8 @@
 //! - a lease remembers the number of forks at its birth. If that has grown when it is dropped, its slot is set aside
 //!   until the witnesses of those forks have reported.
 //!
+//! A child that closes descriptors it does not know (a daemon) counts as gone.
+//!
 //! The hooks are `pthread_atfork`'s, so that forks by other libraries count too; `posix_spawn` and `vfork` with
 //! `exec` do not run them and need not.
 
@@ -110,6 +112,8 @@ extern "C" fn before() {
 extern "C" fn after_in_parent() {
     let Some(Forking { mut witnesses, pipe, fork }) = FORKING.with(RefCell::take) else { return };
     if let Some(fork) = fork {
+        // Of earlier children, many are gone: else a program that forks for every epoch would collect pipes.
+        witnesses.retain(|witness| !witness.is_gone());
         witnesses.push(Witness { fork, child: pipe.map(|(reading, _writing)| reading) });
     }
 }

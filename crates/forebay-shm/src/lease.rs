@@ -160,7 +160,7 @@ struct Line(#[expect(dead_code, reason = "only its address and size are used")] 
 
 enum Owner {
     Slot(#[expect(dead_code, reason = "held for its drop, which returns the slot")] Arc<Lease>),
-    Heap(#[expect(dead_code, reason = "held for its drop, which frees the bytes")] Box<[Line]>),
+    Heap(#[expect(dead_code, reason = "held for its drop, which frees the bytes")] Vec<Line>),
 }
 
 /// Bytes of one array of a batch: in a slot, or copied to the heap. Owned by whoever holds the region.
@@ -178,7 +178,7 @@ unsafe impl Sync for Region {}
 impl Region {
     /// `len` zero bytes on the heap.
     pub fn on_heap(len: usize) -> Self {
-        let mut lines = vec![Line([0; ALIGNMENT_BYTES]); len.div_ceil(ALIGNMENT_BYTES)].into_boxed_slice();
+        let mut lines = vec![Line([0; ALIGNMENT_BYTES]); len.div_ceil(ALIGNMENT_BYTES)];
         let start = NonNull::new(lines.as_mut_ptr().cast()).expect("a vector's pointer is never null");
         Self { start, len, owner: Owner::Heap(lines) }
     }

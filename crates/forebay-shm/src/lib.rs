@@ -18,6 +18,9 @@
 //! trainer alone (crate `forebay-engine`). A killed process can therefore leave nothing locked or half
 //! changed; what it held is what the trainer had granted it.
 //!
+//! This crate is the engine's workshop. Which process or thread holds a slot is the engine's knowledge, so that one slot has
+//! one [`SlotWriter`] or one [`Lease`] at a time is a rule its callers keep, not one the types enforce.
+//!
 //! Everything read here was written by another process and is checked as if it were hostile: a wrong value
 //! becomes a [`ShmError::Corrupt`], never an access outside a slot.
 

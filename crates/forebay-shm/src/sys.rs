@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{
-    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, ftruncate, memfd_create,
 };
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, getrlimit, pidfd_open};
 
 use crate::ShmError;
 
@@ -30,6 +30,24 @@ pub(crate) fn anonymous_file(len: u64) -> Result<OwnedFd, ShmError> {
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     fcntl_add_seals(&file, seals).map_err(ShmError::os("fcntl(F_ADD_SEALS)"))?;
     Ok(file)
+}
+
+/// Whether a file is sealed so that it can never shrink under a mapping.
+pub(crate) fn keeps_its_size(file: &OwnedFd) -> bool {
+    fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
+}
+
+/// The largest file this process may make.
+pub(crate) fn largest_file() -> u64 {
+    getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX)
+}
+
+/// Has a descriptor that came from another process closed on `exec`.
+///
+/// # Errors
+/// When it is no descriptor.
+pub fn close_on_exec(descriptor: BorrowedFd<'_>) -> Result<(), ShmError> {
+    rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC).map_err(ShmError::os("fcntl(F_SETFD)"))
 }
 
 /// Takes memory for `len` bytes of `file` from `offset`; what is there already stays.

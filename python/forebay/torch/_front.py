@@ -23,8 +23,17 @@ __all__ = ["make_front", "prepare"]
 _DEVICE_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dri", "/dev/dxg", "/dev/accel")
 """What the drivers of NVIDIA, AMD, Intel, Windows' subsystem and accelerators show."""
 
-_STOCK_REGISTRY = dict(torch_collate.default_collate_fn_map)
-"""How torch itself collates; users may have added to the registry since."""
+_STOCK_REGISTRY: dict[Any, Any] = {
+    torch.Tensor: torch_collate.collate_tensor_fn,
+    np.ndarray: torch_collate.collate_numpy_array_fn,
+    (np.bool_, np.number, np.object_): torch_collate.collate_numpy_scalar_fn,
+    float: torch_collate.collate_float_fn,
+    int: torch_collate.collate_int_fn,
+    str: torch_collate.collate_str_fn,
+    bytes: torch_collate.collate_str_fn,
+}
+"""How torch itself collates. Written out, because users may have changed the registry before this is imported; should
+another version of torch have another one, batches are collated by torch."""
 
 
 def make_front() -> Front:
@@ -38,6 +47,7 @@ def make_front() -> Front:
         collate=default_collate,
         stack=_stack,
         tensor=torch.Tensor,
+        byte_dtypes=[torch.uint8, torch.int8],
     )
 
 
@@ -98,5 +108,5 @@ def _stack_on_the_heap(batch: Any, *, collate_fn_map: Any = None) -> Any:
 def _collates_as_stock(assignment: Assignment) -> bool:
     """Whether the engine may collate: torch's own function, with the registry as torch made it."""
     registry = torch_collate.default_collate_fn_map
-    stock = {**_STOCK_REGISTRY, torch.Tensor: _stack_on_the_heap}
-    return assignment.collate_fn is default_collate and registry in (_STOCK_REGISTRY, stock)
+    mine = {**_STOCK_REGISTRY, torch.Tensor: _stack_on_the_heap}
+    return assignment.collate_fn is default_collate and registry in (_STOCK_REGISTRY, mine)

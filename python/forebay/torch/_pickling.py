@@ -124,10 +124,14 @@ def is_plain(tensor: torch.Tensor) -> bool:
 
 
 def dump(value: Any) -> tuple[bytes, list[memoryview]]:
-    """Pickles `value`; the inverse of `load`."""
+    """Pickles `value`; the inverse of `load`.
+
+    Raises:
+        UnpicklableError: when it cannot be pickled; its cause is pickle's own exception.
+    """
     file = io.BytesIO()
     pickler = _Pickler(file)
-    pickler.dump(value)
+    pickler.dump_batch(value)
     blocks = pickler.table.blocks
     table = pickle.dumps((pickler.views, [block.start for block in blocks]), protocol=5)
     body = b"".join((len(table).to_bytes(_LENGTH_BYTES, "little"), table, file.getbuffer()))

@@ -7,6 +7,7 @@ import importlib
 import multiprocessing
 import os
 import select
+import signal
 import subprocess
 import sys
 import textwrap
@@ -162,7 +163,11 @@ def in_child(action: Callable[[], object]) -> int:
             os.write(2, f"in the forked child: {error!r}\n".encode())
         finally:
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except BaseException:  # the watchdog's: a child that hangs must not be left
+        os.kill(pid, signal.SIGKILL)
+        raise
 
 
 class Program:

@@ -19,10 +19,10 @@ const IDLE_SHARE: u64 = 4;
 #[derive(Debug)]
 struct SetAside {
     slot: u32,
-    /// Forks up to this one came before the lease: their children cannot see it.
-    after: u64,
-    /// Forks from here on came after its end.
-    upto: u64,
+    /// The count of forks when it was leased: children of those before cannot see it.
+    born: u64,
+    /// The count when it was certainly dropped.
+    dropped: u64,
 }
 
 /// The slots of one arena.
@@ -149,10 +149,10 @@ impl Slots {
         }
         let seen: Vec<_> = returns.take_seen_by_children().collect();
         // Counted after they were taken: a fork in between may have seen them.
-        let upto = fork::count();
-        let aside = |slot: u32| SetAside { slot, after: self.leased_at_fork[slot as usize], upto };
+        let dropped = fork::count();
+        let aside = |slot: u32| SetAside { slot, born: self.leased_at_fork[slot as usize], dropped };
         self.set_aside.extend(seen.into_iter().map(aside));
-        let gone = |aside: &mut SetAside| fork::children_are_gone(aside.after, aside.upto);
+        let gone = |aside: &mut SetAside| fork::children_are_gone(aside.born, aside.dropped);
         let back: Vec<_> = self.set_aside.extract_if(.., gone).collect();
         for aside in back {
             self.is_back(aside.slot);

@@ -260,13 +260,13 @@ fn a_batch_over_the_budget_is_an_error_with_numbers_in_its_place() {
 #[test]
 fn batches_in_flight_share_the_budget() {
     watched(|| {
-        // The second batch is begun when the first one is written, and one of 3 MiB leaves no room for another.
+        // The first batch is begun when the second one is written, and one of 3 MiB leaves no room for another.
         let (gate, opener) = (Gate::default(), Gate::default());
         let (pass, open) = (gate.clone(), opener.clone());
         let mut engine = engine(EngineConfig::new(2, 1, true, Some(4 << 20)).unwrap(), move |worker| {
             let (pass, open, id) = (pass.clone(), open.clone(), worker.id());
             serve(worker, move |ticket| {
-                if id == 1 {
+                if id == 0 {
                     pass.pass();
                 }
                 let made = cook(ticket);
@@ -280,8 +280,8 @@ fn batches_in_flight_share_the_budget() {
         opener.pass();
         gate.open();
         let batches = [expect_batch(&mut engine), expect_batch(&mut engine)];
-        assert_eq!(batches.each_ref().map(|batch| batch.outcome), [Outcome::Batch, Outcome::Error]);
-        let Value::Text(text) = &batches[1].value else { panic!("{batches:?}") };
+        assert_eq!(batches.each_ref().map(|batch| batch.outcome), [Outcome::Error, Outcome::Batch]);
+        let Value::Text(text) = &batches[0].value else { panic!("{batches:?}") };
         assert!(text.contains("raise memory_budget"), "{text}");
     });
 }

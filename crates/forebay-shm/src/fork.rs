@@ -3,10 +3,12 @@
 //! A forked child sees the same shared memory. Whatever it holds of a batch (`cache = list(loader)` in a dataset,
 //! say) must not change under it when the *trainer* drops its own view and the slot would be used again. So:
 //!
-//! - each fork that happens while leases live gets a number and a *witness*: a pipe whose writing end only the
+//! - each fork that happens while leases live gets a *witness*: a pipe whose writing end only the
 //!   child (and its children) keeps. The reading end reports the end of file when they are all gone;
-//! - a lease remembers the number of forks at its birth. If that has grown when it is dropped, its slot is set aside
-//!   until the witnesses of those forks have reported.
+//! - a lease remembers the count of forks at its birth. If that has grown when it is dropped, its slot is set aside
+//!   until the witnesses of those forks have reported;
+//! - a fork counts twice: before there is a child, and when there is one. Whatever is born or dropped in between, by
+//!   another thread, is set aside too: nobody can tell whether the child sees it.
 //!
 //! A child that closes descriptors it does not know (a daemon) counts as gone.
 //!
@@ -24,6 +26,7 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::sys::{self, Woken};
 
 static LEASES: AtomicU64 = AtomicU64::new(0);
+/// Two for each fork; odd while one is under way.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 /// How many forks lie between the process that loaded this library and this one.
 static DEPTH: AtomicU64 = AtomicU64::new(0);
@@ -31,6 +34,7 @@ static WITNESSES: Mutex<Vec<Witness>> = Mutex::new(Vec::new());
 
 /// A fork whose child may still see slots that were leased then.
 struct Witness {
+    /// The count of forks while it was under way.
     fork: u64,
     /// `None` when no descriptor was left to watch the child with: then it is never known to be gone.
     child: Option<OwnedFd>,
@@ -43,27 +47,28 @@ thread_local! {
 
 struct Forking {
     witnesses: MutexGuard<'static, Vec<Witness>>,
+    /// Made if leases live.
     pipe: Option<(OwnedFd, OwnedFd)>,
-    /// The number of the fork, if leases live.
-    fork: Option<u64>,
 }
 
-/// Counts a new lease; tells the number of forks so far.
+/// Counts a new lease; tells the count of forks.
 pub(crate) fn lease_begins() -> u64 {
     install_hooks();
-    LEASES.fetch_add(1, Ordering::AcqRel);
-    FORKS.load(Ordering::Acquire)
+    // SYNC POINT fork: either this lease is seen by `before`, or it sees that fork as under way.
+    LEASES.fetch_add(1, Ordering::SeqCst);
+    FORKS.load(Ordering::SeqCst)
 }
 
-/// Uncounts a lease; tells the number of forks so far.
-pub(crate) fn lease_ends() -> u64 {
-    LEASES.fetch_sub(1, Ordering::AcqRel);
-    FORKS.load(Ordering::Acquire)
+/// Uncounts a lease that was born at the count `born`; tells whether a child may see it.
+pub(crate) fn lease_ends(born: u64) -> bool {
+    LEASES.fetch_sub(1, Ordering::SeqCst);
+    let forks = FORKS.load(Ordering::SeqCst);
+    forks != born || !forks.is_multiple_of(2)
 }
 
-/// The number of forks that happened while leases lived.
+/// The count of forks, which grows with every one.
 pub fn count() -> u64 {
-    FORKS.load(Ordering::Acquire)
+    FORKS.load(Ordering::SeqCst)
 }
 
 /// Differs between a process and its forked children: something made under another depth is not ours.
@@ -72,11 +77,11 @@ pub fn depth() -> u64 {
     DEPTH.load(Ordering::Acquire)
 }
 
-/// Whether all children of the forks after number `after`, up to number `upto`, are gone.
-pub fn children_are_gone(after: u64, upto: u64) -> bool {
+/// Whether all children are gone that can see a lease born at the count `born` and dropped at the latest at `dropped`.
+pub fn children_are_gone(born: u64, dropped: u64) -> bool {
     let mut witnesses = lock();
     witnesses.retain(|witness| !witness.is_gone());
-    !witnesses.iter().any(|witness| after < witness.fork && witness.fork <= upto)
+    !witnesses.iter().any(|witness| born <= witness.fork && witness.fork <= dropped)
 }
 
 impl Witness {
@@ -103,24 +108,28 @@ fn install_hooks() {
 
 extern "C" fn before() {
     let witnesses = lock();
-    // Counted before the child exists: a lease that is dropped meanwhile must not miss the fork that saw it.
-    let fork = (LEASES.load(Ordering::Acquire) > 0).then(|| FORKS.fetch_add(1, Ordering::AcqRel) + 1);
-    let pipe = fork.and_then(|_| pipe_with(PipeFlags::CLOEXEC).ok());
-    FORKING.with(|forking| *forking.borrow_mut() = Some(Forking { witnesses, pipe, fork }));
+    // SYNC POINT fork.
+    FORKS.fetch_add(1, Ordering::SeqCst);
+    let leases = LEASES.load(Ordering::SeqCst);
+    let pipe = (leases > 0).then(|| pipe_with(PipeFlags::CLOEXEC).ok()).flatten();
+    FORKING.with(|forking| *forking.borrow_mut() = Some(Forking { witnesses, pipe }));
 }
 
 extern "C" fn after_in_parent() {
-    let Some(Forking { mut witnesses, pipe, fork }) = FORKING.with(RefCell::take) else { return };
-    if let Some(fork) = fork {
-        // Of earlier children, many are gone: else a program that forks for every epoch would collect pipes.
-        witnesses.retain(|witness| !witness.is_gone());
-        witnesses.push(Witness { fork, child: pipe.map(|(reading, _writing)| reading) });
+    let fork = FORKS.fetch_add(1, Ordering::SeqCst);
+    let Some(Forking { mut witnesses, pipe }) = FORKING.with(RefCell::take) else { return };
+    // Of earlier children, many are gone: else a program that forks for every epoch would collect pipes.
+    witnesses.retain(|witness| !witness.is_gone());
+    let child = pipe.map(|(reading, _writing)| reading);
+    if child.is_some() || LEASES.load(Ordering::SeqCst) > 0 {
+        witnesses.push(Witness { fork, child });
     }
 }
 
 extern "C" fn after_in_child() {
     DEPTH.fetch_add(1, Ordering::AcqRel);
-    let Some(Forking { mut witnesses, pipe, .. }) = FORKING.with(RefCell::take) else { return };
+    FORKS.fetch_add(1, Ordering::SeqCst);
+    let Some(Forking { mut witnesses, pipe }) = FORKING.with(RefCell::take) else { return };
     // The parent's children are not ours to watch.
     witnesses.clear();
     if let Some((_reading, writing)) = pipe {

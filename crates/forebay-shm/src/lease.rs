@@ -90,7 +90,7 @@ impl Lease {
         self.slot
     }
 
-    /// How many forks there had been when it was leased: children of those cannot see it.
+    /// The count of forks when it was leased: children of those before cannot see it.
     pub fn forks(&self) -> u64 {
         self.forks
     }
@@ -148,8 +148,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let forked = fork::lease_ends() != self.forks;
-        let bits = if forked { &self.returns.seen_by_children } else { &self.returns.free };
+        let bits = if fork::lease_ends(self.forks) { &self.returns.seen_by_children } else { &self.returns.free };
         Returns::put(bits, self.slot);
     }
 }

@@ -189,14 +189,29 @@ fn a_lease_made_after_a_fork_frees_its_slot_at_once() {
 }
 
 #[test]
-fn a_fork_without_leases_is_not_counted() {
+fn a_child_that_was_forked_when_there_were_no_leases_need_not_end() {
     alone(|| {
         let (setting, end) = (Setting::new(), Signpost::new());
         drop(setting.lease(0));
-        let before = fork::count();
         let _child = Child::fork(|| end.await_it());
-        assert_eq!(fork::count(), before);
-        assert!(fork::children_are_gone(0, before));
+        assert!(fork::children_are_gone(0, fork::count()));
+    });
+}
+
+#[test]
+fn a_slot_does_not_wait_for_children_forked_before_its_lease() {
+    alone(|| {
+        let (setting, end) = (Setting::new(), Signpost::new());
+        let _before = setting.lease(0);
+        let _older = Child::fork(|| end.await_it());
+        let lease = setting.lease(1);
+        let younger = Child::fork(|| end.await_it());
+        let born = lease.forks();
+        drop(lease);
+        assert_eq!(setting.seen_by_children(), [1]);
+        assert!(!fork::children_are_gone(born, fork::count()));
+        drop(younger);
+        assert!(fork::children_are_gone(born, fork::count()));
     });
 }
 

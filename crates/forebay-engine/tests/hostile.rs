@@ -139,7 +139,7 @@ fn a_description_outside_the_slot_is_an_error_after_which_the_next_batch_is_deli
 #[test]
 fn batches_larger_than_their_slots_are_errors_that_cost_no_slot() {
     let (mut engine, mut workers) = besieged(config(1, 1), 0);
-    for _ in 0..3000 {
+    for _ in 0..5000 {
         engine.submit(0, Vec::new()).unwrap();
         let mut report = made(&mut workers[0]);
         report[6] = u64::MAX;

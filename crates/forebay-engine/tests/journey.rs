@@ -204,7 +204,7 @@ fn a_worker_sees_the_indices_and_their_format_as_they_were_sent() {
 fn indices_without_memory_are_an_error_after_which_the_journey_goes_on_as_if_they_had_not_been_sent() {
     watched(|| {
         let mut engine = kitchen(EngineConfig::new(2, 1, true, Some(8 << 20)).unwrap());
-        for _ in 0..2001 {
+        for _ in 0..5001 {
             let error = engine.submit(0, vec![0; 9 << 20]).unwrap_err();
             assert!(matches!(error, EngineError::Shm(_)), "{error}");
         }

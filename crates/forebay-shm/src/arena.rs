@@ -121,7 +121,7 @@ impl Arena {
     /// When the geometry is impossible, or no descriptor or memory for the control block is left.
     pub fn create(wanted: Geometry) -> Result<Self, ShmError> {
         let stride_bytes = wanted.stride_bytes.max(MIN_SLOT_BYTES).next_multiple_of(SLOT_ALIGNMENT);
-        let geometry = Geometry { stride_bytes, ..wanted }.within(sys::largest_file()).check()?;
+        let geometry = Geometry { stride_bytes, ..wanted }.check()?.within(sys::largest_file());
         let file = sys::anonymous_file(geometry.total_bytes())?;
         sys::reserve(file.as_fd(), 0, geometry.control_bytes())?;
         let arena = Self::over(file, geometry)?;

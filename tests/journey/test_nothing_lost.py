@@ -7,6 +7,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,7 @@ def test_epochs_do_not_collect_descriptors_while_the_loop_variable_lives(front: 
     for _ in range(6):
         for batch in loader:
             assert batch is not None
-        counts.append(len(os.listdir("/proc/self/fd")))
+        counts.append(len(list(Path("/proc/self/fd").iterdir())))
     assert max(counts[2:]) <= counts[1]
 
 
@@ -192,7 +193,8 @@ REGISTERED_FIRST = """
     default_collate_fn_map[torch.Tensor] = lambda batch, *, collate_fn_map=None: torch.stack(batch) * 100
     from forebay.torch import DataLoader
 
-    print(next(iter(DataLoader(torch.ones(2, 2), batch_size=2, num_workers=1, multiprocessing_context="fork"))).tolist())
+    loader = DataLoader(torch.ones(2, 2), batch_size=2, num_workers=1, multiprocessing_context="fork")
+    print(next(iter(loader)).tolist())
 """
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from support import Front, front_named
+from support import Front, Gate, Wire, front_named
 
 # The same examples in every run; and a busy machine is no failure of a law.
 settings.register_profile("patient", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -19,6 +19,23 @@ settings.load_profile("patient")
 def front(request: pytest.FixtureRequest) -> Front:
     """A law that holds for both fronts runs once for each."""
     return front_named(request.param)
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """Holds workers back until the test opens it; at the latest when the test ends."""
+    made = Gate()
+    yield made
+    made.open()
+    made.close()
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    """Numbers from workers to the test."""
+    made = Wire()
+    yield made
+    made.close()
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@
 Does not import torch: workers of the NumPy front that are spawned stay cheap.
 """
 
+import contextlib
 import importlib
-import multiprocessing
 import os
 import select
 import signal
@@ -83,9 +83,15 @@ def exists(pid: int) -> bool:
 
 def wait_for_ends(pidfds: Iterable[int]) -> None:
     """Returns when all processes behind the descriptors have ended."""
-    for pidfd in pidfds:
-        select.select([pidfd], [], [])
-        os.close(pidfd)
+    pidfds = list(pidfds)
+    try:
+        for pidfd in pidfds:
+            select.select([pidfd], [], [])
+    finally:
+        for pidfd in pidfds:
+            with contextlib.suppress(ProcessLookupError):  # where the watchdog came first, nobody must be left
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
 
 
 def until(kind: type[Exception], batches: Iterable[Any]) -> tuple[list[Any], Exception]:
@@ -279,9 +285,24 @@ class WhoAmI:
         return np.array([index, info.id, os.getpid(), self.made, self.mark, info.seed])
 
 
-def start_forkserver_now() -> None:
-    """Starts the fork server from here, so that it is no test's child that appeared meanwhile."""
-    multiprocessing.get_context("forkserver").Process(target=os.getpid).start()
+class SlowFirst(WhoAmI):
+    """Index 0 is not done before the gate is opened."""
+
+    def __init__(self, count: int, info: Callable[[], Any], gate: Gate) -> None:
+        super().__init__(count, info)
+        self.gate = gate
+
+    def __getitem__(self, index: int) -> np.ndarray[Any, Any]:
+        if index == 0:
+            self.gate.wait()
+        return super().__getitem__(index)
+
+
+def generator(front: Front, seed: int) -> Any:
+    """What the front takes as a `generator`."""
+    if front.name == "numpy":
+        return np.random.default_rng(seed)
+    return importlib.import_module("torch").Generator().manual_seed(seed)
 
 
 def identity(batch: Any) -> Any:

@@ -41,14 +41,6 @@ from support import (
 )
 
 
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    made = Gate()
-    yield made
-    made.open()
-    made.close()
-
-
 class Dying(Numbers):
     """Does `how` to its worker at index `at`."""
 
@@ -221,7 +213,8 @@ def test_a_dataset_that_cannot_be_unpickled_in_a_worker_is_an_error_and_no_hang(
     with pytest.raises(WorkerDied, match=r"exited with code 1.*printed above") as caught:
         list(loader)
     assert caught.value.exitcode == 1
-    assert "cannot open the index on this machine" in capfd.readouterr().err
+    if method == "spawn":  # a fork server's children write where it did when it was started
+        assert "cannot open the index on this machine" in capfd.readouterr().err
 
 
 def test_torchs_crash_handlers_do_not_hide_a_crash(capfd: pytest.CaptureFixture[str]) -> None:

@@ -67,6 +67,16 @@ fn batches_are_delivered_in_their_slots_again_once_the_kept_ones_are_dropped() {
 }
 
 #[test]
+fn what_is_kept_never_makes_a_larger_batch_an_error() {
+    watched(|| {
+        let mut engine = kitchen(budget(1, 2, 16));
+        let recipes = [vec![Recipe(vec![MEBIBYTE]); 20], vec![Recipe(vec![7 * MEBIBYTE]); 4]].concat();
+        let kept = keep_all(&mut engine, &recipes);
+        kept.iter().zip(&recipes).for_each(|(batch, recipe)| assert_cooked(batch, recipe));
+    });
+}
+
+#[test]
 fn a_program_may_keep_more_batches_than_there_are_slots() {
     watched(|| {
         let mut engine = kitchen(budget(2, 2, 256));

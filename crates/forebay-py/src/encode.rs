@@ -18,7 +18,12 @@ use crate::error::raise_shm;
 use crate::front::{Front, NDARRAY, TENSOR};
 
 /// Puts `object`, which is `depth` containers deep in the batch, into the slot; the result describes it.
-pub(crate) fn encode(front: &Front, writer: &mut SlotWriter, object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
+pub(crate) fn encode(
+    front: &Front,
+    writer: &mut SlotWriter,
+    object: &Bound<'_, PyAny>,
+    depth: usize,
+) -> PyResult<Value> {
     let start = writer.used();
     let mut encoder = Encoder { front, writer, seen: HashSet::new(), extents: Vec::new() };
     match encoder.value(object, depth)? {

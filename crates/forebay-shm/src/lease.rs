@@ -148,7 +148,8 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let bits = if fork::lease_ends(self.forks) { &self.returns.seen_by_children } else { &self.returns.free };
+        let bits =
+            if fork::lease_ends(self.forks) { &self.returns.seen_by_children } else { &self.returns.free };
         Returns::put(bits, self.slot);
     }
 }

@@ -122,10 +122,11 @@ proptest! {
         for (word, value) in changes {
             file.write_all_at(&value.to_ne_bytes(), word * 8).unwrap();
         }
+        let len = file.metadata().unwrap().len();
         if let Ok(opened) = Arena::open(file.into()) {
-            for slot in 0..opened.geometry().slots {
-                prop_assert!(opened.reserved(slot) <= opened.geometry().stride_bytes);
-            }
+            let Geometry { slots, stride_bytes, .. } = opened.geometry();
+            prop_assert!(u64::from(slots) * stride_bytes <= len);
+            prop_assert!(len < (u64::from(slots) + 1) * stride_bytes);
         }
     }
 

@@ -405,6 +405,12 @@ fn samples_that_differ_are_an_error_that_names_both() {
     watched(|| {
         let wrong = [
             (Sample::new().with("index", 0u64).with("image", vec![0f32; 2000]), "image: f32[2000]"),
+            (
+                Sample::new()
+                    .with("index", 0u64)
+                    .with("image", Array::from_vec([100, 20], vec![0f32; 2000]).unwrap()),
+                "image: f32[100, 20]",
+            ),
             (Sample::new().with("index", 0u32).with("image", vec![0f32; 2000]), "index: u32[]"),
             (Sample::new().with("index", 0u64), "index: u64[]"),
             (Sample::new(), "no arrays"),

@@ -2,6 +2,7 @@
 
 import gc
 import inspect
+import multiprocessing
 import os
 import threading
 import warnings
@@ -16,7 +17,7 @@ from forebay import _report
 from forebay._crew import Crew
 from forebay._engine import Engine, Front
 from forebay._report import Report
-from forebay._worker import Assignment
+from forebay._worker import Assignment, Prepared
 from forebay.errors import (
     BatchFailed,
     ForebayError,
@@ -101,6 +102,30 @@ class Journey:
             on_full=_weakly(self._on_full),
         )
         self._crew = Crew(context, self._engine, assignment)
+
+    @classmethod
+    def of_loader(
+        cls, loader: Any, front: Front, *, base_seed: int, prepare: Callable[[Assignment], Prepared]
+    ) -> "Journey":
+        """The journey that a loader of either front describes: their attributes have the same names."""
+        assignment = Assignment(
+            worker_id=0,
+            num_workers=loader.num_workers,
+            base_seed=base_seed,
+            dataset=loader.dataset,
+            collate_fn=loader.collate_fn,
+            auto_collation=loader.batch_sampler is not None,
+            worker_init_fn=loader.worker_init_fn,
+            prepare=prepare,
+        )
+        options = Options(
+            prefetch_factor=loader.prefetch_factor or 2,
+            in_order=loader.in_order,
+            timeout_s=loader.timeout,
+            persistent=loader.persistent_workers,
+            memory_budget_bytes=loader.memory_budget,
+        )
+        return cls(front, loader.multiprocessing_context or multiprocessing.get_context(), assignment, options)
 
     @property
     def processes(self) -> list[BaseProcess]:

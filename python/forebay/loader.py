@@ -12,7 +12,7 @@ from forebay._seeds import GeneratorLike
 from forebay.errors import ConfigError
 
 if TYPE_CHECKING:
-    from forebay._workers import WorkersIterator  # needs the engine, which not every system has
+    from forebay._iterator import WorkersIterator  # needs the engine, which not every system has
 
 __all__ = ["DataLoader"]
 
@@ -149,7 +149,7 @@ class DataLoader:
             self._iterator.begin(iter(self.index_sampler))
             return self._iterator
         warn_of_too_many_workers(self.num_workers, stacklevel=2)
-        from forebay._workers import WorkersIterator
+        from forebay._iterator import WorkersIterator
 
         iterator = WorkersIterator(self)
         self._live.add(iterator)

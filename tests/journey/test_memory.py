@@ -288,6 +288,38 @@ def _mapped_bytes() -> int:
     return sum(end - start for start, end in ranges)
 
 
+def _arena_descriptor() -> int:
+    """A descriptor of its own for the shared memory of the only iterator that lives."""
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    (arena,) = [link for link in links if str(link.readlink()).startswith("/memfd:forebay")]
+    return os.open(arena, os.O_RDONLY)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 5])
+def test_a_closed_loader_gives_the_memory_of_all_other_slots_back_to_the_system(front: Front, kept: int) -> None:
+    gc.collect()
+    iterator = iter(front.DataLoader(Numbers(40, KEPT), num_workers=2))
+    batches = list(islice(iterator, kept))
+    arena = _arena_descriptor()
+    iterator.close()
+    try:
+        control_bytes = 128 * 1024
+        assert os.fstat(arena).st_blocks * 512 <= len(batches) * _slot_bytes(BATCH_BYTES) + control_bytes
+    finally:
+        os.close(arena)
+
+
+def test_the_memory_of_many_kept_batches_is_given_back_when_they_are_dropped(front: Front) -> None:
+    iterator = iter(front.DataLoader(Numbers(100, KEPT), num_workers=2))
+    kept = list(islice(iterator, 40))
+    assert _engine(iterator).memory_bytes >= 40 * BATCH_BYTES
+    del kept
+    for batch in islice(iterator, 5):
+        del batch
+    # Four ahead, six kept warm, and what was in the hands of this loop.
+    assert _engine(iterator).memory_bytes <= 12 * _slot_bytes(BATCH_BYTES)
+
+
 def test_nothing_ever_has_a_name_in_shared_memory(front: Front) -> None:
     before = set(Path("/dev/shm").iterdir())
     iterator = iter(front.DataLoader(Labelled(40, KEPT), num_workers=2))

@@ -1,15 +1,13 @@
 """Iterators of the torch front whose batches are made by worker processes."""
 
 import contextlib
-import multiprocessing
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._utils import ExceptionWrapper
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
-from forebay._journey import Journey, Options, SampleError
-from forebay._worker import Assignment
+from forebay._journey import Journey, SampleError
 from forebay.torch._front import make_front, prepare
 
 if TYPE_CHECKING:
@@ -30,25 +28,7 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         self._prefetch_factor = loader.prefetch_factor
         self._in_order = loader.in_order
         self._pin_memory_thread: Any = None
-        assignment = Assignment(
-            worker_id=0,
-            num_workers=loader.num_workers,
-            base_seed=int(self._base_seed),
-            dataset=loader.dataset,
-            collate_fn=loader.collate_fn,
-            auto_collation=self._auto_collation,
-            worker_init_fn=loader.worker_init_fn,
-            prepare=prepare,
-        )
-        options = Options(
-            prefetch_factor=loader.prefetch_factor or 2,
-            in_order=loader.in_order,
-            timeout_s=loader.timeout,
-            persistent=loader.persistent_workers,
-            memory_budget_bytes=loader.memory_budget,
-        )
-        context = loader.multiprocessing_context or multiprocessing.get_context()
-        self._journey = Journey(make_front(), context, assignment, options)
+        self._journey = Journey.of_loader(loader, make_front(), base_seed=int(self._base_seed), prepare=prepare)
         self._workers: Any = self._journey.processes
         self._reset(loader, first_iter=True)
 

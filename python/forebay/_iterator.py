@@ -1,13 +1,12 @@
 """Iterators of the NumPy front whose batches are made by worker processes."""
 
 import contextlib
-import multiprocessing
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from forebay import _seeds, dataset
 from forebay._front import make_front
-from forebay._journey import Journey, Options, SampleError
+from forebay._journey import Journey, SampleError
 from forebay._worker import Assignment, Prepared
 from forebay.collate import STOCK_COLLATE_FN_MAP, default_collate, default_collate_fn_map
 from forebay.errors import WorkerFailed
@@ -24,25 +23,9 @@ class WorkersIterator:
     def __init__(self, loader: "DataLoader") -> None:
         self._length = loader.index_sampler
         indices = iter(loader.index_sampler)
-        assignment = Assignment(
-            worker_id=0,
-            num_workers=loader.num_workers,
-            base_seed=_seeds.draw_base_seed(loader.generator),
-            dataset=loader.dataset,
-            collate_fn=loader.collate_fn,
-            auto_collation=loader.batch_sampler is not None,
-            worker_init_fn=loader.worker_init_fn,
-            prepare=_prepare,
+        self._journey = Journey.of_loader(
+            loader, make_front(), base_seed=_seeds.draw_base_seed(loader.generator), prepare=_prepare
         )
-        options = Options(
-            prefetch_factor=loader.prefetch_factor or 2,
-            in_order=loader.in_order,
-            timeout_s=loader.timeout,
-            persistent=loader.persistent_workers,
-            memory_budget_bytes=loader.memory_budget,
-        )
-        context = loader.multiprocessing_context or multiprocessing.get_context()
-        self._journey = Journey(make_front(), context, assignment, options)
         self._journey.begin(indices)
 
     @property

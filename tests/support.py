@@ -81,6 +81,15 @@ def exists(pid: int) -> bool:
     return psutil.pid_exists(pid)
 
 
+def watch(pids: Iterable[int]) -> list[int]:
+    """Descriptors of those processes that have not ended yet."""
+    pidfds = []
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            pidfds.append(os.pidfd_open(pid))
+    return pidfds
+
+
 def wait_for_ends(pidfds: Iterable[int]) -> None:
     """Returns when all processes behind the descriptors have ended."""
     pidfds = list(pidfds)

@@ -297,6 +297,7 @@ class Journey:
         indices = self._engine.indices(ended.in_flight[0]) if ended.in_flight else None
         error = self._crew.died(ended.worker, batches, indices)
         self._broken = error
+        self._crew.terminate()  # what the others are making is lost, so it is not waited for
         self.close()
         return error
 

@@ -177,12 +177,10 @@ def test_persistent_workers_keep_their_process_their_dataset_and_what_it_has_bec
     inits.close()
 
 
-@pytest.mark.parametrize("method", START_METHODS)
-@pytest.mark.parametrize("as_object", [False, True], ids=["by name", "by object"])
-def test_every_start_method_serves(front: Front, method: str, as_object: bool) -> None:
-    if as_object and method != "fork":
-        pytest.skip("costs seconds, and differs from the name only in the constructor")
-    context: Any = torch.multiprocessing.get_context(method) if as_object else method
+@pytest.mark.parametrize(
+    "context", [*START_METHODS, multiprocessing.get_context("fork")], ids=[*START_METHODS, "object"]
+)
+def test_every_start_method_serves(front: Front, context: Any) -> None:
     dataset = WhoAmI(8, front.get_worker_info)
     loader = front.DataLoader(
         dataset, batch_size=2, num_workers=2, multiprocessing_context=context, persistent_workers=True

@@ -299,6 +299,8 @@ def _arena_descriptor() -> int:
 def test_a_closed_loader_gives_the_memory_of_all_other_slots_back_to_the_system(front: Front, kept: int) -> None:
     gc.collect()
     iterator = iter(front.DataLoader(Numbers(40, KEPT), num_workers=2))
+    for batch in islice(iterator, 20):
+        del batch
     batches = list(islice(iterator, kept))
     arena = _arena_descriptor()
     iterator.close()

@@ -38,6 +38,7 @@ from support import (
     pids_of,
     until,
     wait_for_ends,
+    watch,
 )
 
 
@@ -172,10 +173,10 @@ def test_a_death_while_an_abandoned_epoch_is_waited_for_is_noticed(front: Front,
             iter(loader)
 
 
-def test_a_worker_that_dies_while_others_are_stuck_is_reported(
+def test_a_worker_that_dies_while_others_are_stuck_is_reported_without_waiting_for_them(
     front: Front, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forebay._crew._PATIENCE_S", 0.2)
+    monkeypatch.setattr("forebay._crew._PATIENCE_S", 1_000_000.0)
 
     class Stuck(Dying):
         def __getitem__(self, index: int) -> Any:
@@ -258,7 +259,7 @@ def test_when_the_trainer_is_killed_its_workers_end_whatever_they_are_doing(
     tmp_path: Path, name: str, method: str
 ) -> None:
     with Program(tmp_path, STUCK_WORKERS, name, method) as program:
-        pidfds = [os.pidfd_open(pid) for pid in _pids_told(program, workers=3, stuck=2)]
+        pidfds = watch(_pids_told(program, workers=3, stuck=2))
         program.process.kill()
         wait_for_ends(pidfds)
 
@@ -286,7 +287,7 @@ BUSY_WORKERS = """
 @pytest.mark.parametrize(("name", "method"), [*(("numpy", method) for method in START_METHODS), ("torch", "fork")])
 def test_ctrl_c_shows_one_traceback_and_leaves_no_worker(tmp_path: Path, name: str, method: str) -> None:
     with Program(tmp_path, BUSY_WORKERS, name, method) as program:
-        pidfds = [os.pidfd_open(pid) for pid in _pids_told(program, workers=2, stuck=2)]
+        pidfds = watch(_pids_told(program, workers=2, stuck=2))
         os.killpg(program.process.pid, signal.SIGINT)
         code, _, stderr = program.end()
         wait_for_ends(pidfds)
@@ -330,8 +331,12 @@ CAUGHT_INTERRUPT = """
 """
 
 
-def test_a_caught_ctrl_c_loses_no_batch(tmp_path: Path) -> None:
-    with Program(tmp_path, CAUGHT_INTERRUPT) as program:
+@pytest.mark.parametrize("together", [False, True])
+def test_a_caught_ctrl_c_loses_no_batch_also_when_both_come_together(tmp_path: Path, together: bool) -> None:
+    wait = "os.read(reading, 1)  # the trainer has been interrupted"
+    assert wait in CAUGHT_INTERRUPT
+    text = CAUGHT_INTERRUPT.replace(wait, "pass") if together else CAUGHT_INTERRUPT
+    with Program(tmp_path, text) as program:
         assert program.end() == (0, "1 True\n", "")
 
 
@@ -356,7 +361,7 @@ def test_a_program_that_ends_with_a_live_iterator_ends_quietly_and_leaves_no_wor
 ) -> None:
     text = LIVE_AT_EXIT.replace("PERSISTENT", repr(persistent)).replace("END", "")
     with Program(tmp_path, text, name, method) as program:
-        pidfds = [os.pidfd_open(pid) for pid in _pids_told(program, workers=2, stuck=0)]
+        pidfds = watch(_pids_told(program, workers=2, stuck=0))
         assert program.end() == (0, "", "")
         wait_for_ends(pidfds)
 
@@ -365,7 +370,7 @@ def test_a_program_that_ends_with_a_live_iterator_ends_quietly_and_leaves_no_wor
 def test_an_exception_in_the_loop_ends_the_program_with_its_own_traceback_only(tmp_path: Path, name: str) -> None:
     text = LIVE_AT_EXIT.replace("PERSISTENT", "True").replace("END", "raise LookupError('mine')")
     with Program(tmp_path, text, name) as program:
-        pidfds = [os.pidfd_open(pid) for pid in _pids_told(program, workers=2, stuck=0)]
+        pidfds = watch(_pids_told(program, workers=2, stuck=0))
         code, _, stderr = program.end()
         wait_for_ends(pidfds)
     assert code == 1
@@ -385,7 +390,7 @@ ABRUPT = """
 
 def test_a_trainer_that_exits_without_ceremony_leaves_no_worker(tmp_path: Path) -> None:
     with Program(tmp_path, ABRUPT) as program:
-        pidfds = [os.pidfd_open(pid) for pid in _pids_told(program, workers=2, stuck=0)]
+        pidfds = watch(_pids_told(program, workers=2, stuck=0))
         assert program.end() == (7, "", "")
         wait_for_ends(pidfds)
 

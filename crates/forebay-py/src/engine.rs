@@ -110,8 +110,12 @@ impl Engine {
             match woken {
                 Woken::Interrupted => py.check_signals()?,
                 Woken::TimedOut => return Err(exception(py, "WaitTimedOut", ())),
-                // Something came: the workers are alive, and the time starts again, as in torch.
-                Woken::Ready(_) => deadline = None,
+                Woken::Ready(_) => {
+                    // Something came: the workers are alive, and the time starts again, as in torch.
+                    deadline = None;
+                    // A signal may have come with it; raised once the batch is taken, it would lose it.
+                    py.check_signals()?;
+                }
             }
         }
     }

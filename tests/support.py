@@ -321,3 +321,28 @@ def identity(batch: Any) -> Any:
 def chunks(count: int, size: int) -> Iterator[list[int]]:
     for start in range(0, count, size):
         yield list(range(start, min(start + size, count)))
+
+
+class Grown:
+    """Samples made from their index by a tree of names of `leaves`."""
+
+    leaves: dict[str, Callable[[int], Any]]
+
+    def __init__(self, tree: Any, count: int) -> None:
+        self.tree = tree
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: Any) -> Any:
+        return grow(self.tree, int(index), self.leaves)
+
+
+def grow(tree: Any, index: int, leaves: dict[str, Callable[[int], Any]]) -> Any:
+    if isinstance(tree, str):
+        return leaves[tree](index)
+    if isinstance(tree, dict):
+        return {key: grow(branch, index, leaves) for key, branch in tree.items()}
+    branches = [grow(branch, index, leaves) for branch in tree]
+    return type(tree)(*branches) if hasattr(tree, "_fields") else type(tree)(branches)

@@ -137,11 +137,6 @@ class Journey:
         """Whether there are no workers any more: closed, one has died, or they are those of a parent process."""
         return self._closed or os.getpid() != self._pid
 
-    @property
-    def engine(self) -> Engine:
-        """The engine."""
-        return self._engine
-
     def begin(self, indices: Iterator[Any]) -> None:
         """Begins an epoch over what a sampler gives, and sends the first batches ahead.
 
@@ -323,12 +318,12 @@ class Journey:
 
     def _warn_of_full(self) -> None:
         self._warned = True
-        used, budget = self._engine.memory_bytes, self._engine.memory_budget
+        used, budget, slots = self._engine.memory_bytes, self._engine.memory_budget, self._engine.slots
         warnings.warn(
             f"the program keeps so many batches that no more fit into shared memory ({used:,} bytes are in use, the "
-            f"memory budget is {budget:,} bytes and 4,096 batches); from now on batches are copied to ordinary memory, "
-            "which is slower. If you keep batches on purpose, nothing is wrong; else drop them sooner, or raise "
-            "memory_budget.",
+            f"memory budget is {budget:,} bytes and {slots:,} batches); from now on batches are copied to ordinary "
+            "memory, which is slower. If you keep batches on purpose, nothing is wrong; else drop them sooner, or "
+            "raise memory_budget.",
             MemoryBudgetWarning,
             stacklevel=_users_level(),
         )

@@ -70,17 +70,16 @@ def _arrive(worker: int, duplicates: list[Any]) -> TravellingSeat:
 
 def work(seat: TravellingSeat, assignment: Assignment) -> None:
     """Makes batches until the trainer says stop. The target of a worker process."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a handler of the trainer's would let the worker live
     # Ctrl-C reaches every process of the terminal. The trainer decides what becomes of it; a handler (unlike SIG_IGN)
     # is not passed on to programs that a dataset starts. Until now the signal was blocked (see `_crew`).
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a handler of the trainer's would let the worker live
     signal.signal(signal.SIGINT, _leave_it_to_the_trainer)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     prepared = assignment.prepare(assignment)
     worker = Worker(prepared.front, seat.seat)
     failed_start = _start(assignment)
     bench = _Bench(worker, assignment, native=failed_start is None and prepared.collates_natively())
-    # A sampler may give None: then there is a batch to make all the same.
-    while (indices := worker.next()) is not None or worker.step is not None:
+    for indices in worker:
         if failed_start is None:
             bench.make(indices)
         else:

@@ -35,7 +35,7 @@ def _array(batch: Any) -> np.ndarray:
 
 
 def _engine(iterator: Any) -> Any:
-    return journey_of(iterator).engine
+    return journey_of(iterator)._engine
 
 
 def _slot_bytes(data_bytes: int) -> int:

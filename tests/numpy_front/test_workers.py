@@ -16,6 +16,7 @@ import forebay
 from forebay import BatchSampler, DataLoader, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 from forebay.collate import default_collate, default_convert
 from likeness import Failure, assert_same
+from support import Grown
 
 # Every example starts processes: a failing one is shown as it was found.
 loading = settings(max_examples=50, phases=[Phase.explicit, Phase.generate])
@@ -110,28 +111,8 @@ LEAVES: dict[str, Callable[[int], Any]] = {
 }
 
 
-class Made:
-    """Samples made from their index by a tree of names of `LEAVES`."""
-
-    def __init__(self, tree: Any, count: int) -> None:
-        self.tree = tree
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: Any) -> Any:
-        return _grow(self.tree, int(index))
-
-
-def _grow(tree: Any, index: int) -> Any:
-    if isinstance(tree, str):
-        return LEAVES[tree](index)
-    if isinstance(tree, dict):
-        return {key: _grow(branch, index) for key, branch in tree.items()}
-    if isinstance(tree, Point):
-        return Point(*(_grow(branch, index) for branch in tree))
-    return type(tree)(_grow(branch, index) for branch in tree)
+class Made(Grown):
+    leaves = LEAVES
 
 
 class OneOfEach:

@@ -16,6 +16,7 @@ from samples import LEAVES, RETURNS, Pair
 
 from forebay.torch import DataLoader
 from likeness import Failure, assert_same
+from support import Grown
 
 # Read-only arrays, nested tensors and others make torch warn, in both loaders; that is not what is compared here.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -24,18 +25,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 loading = settings(max_examples=100, phases=[Phase.explicit, Phase.generate])
 
 
-class Made:
-    """Samples made from their index by a tree of names of `LEAVES`."""
-
-    def __init__(self, tree: Any, count: int) -> None:
-        self.tree = tree
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: Any) -> Any:
-        return grow(self.tree, int(index))
+class Made(Grown):
+    leaves = LEAVES
 
 
 class MadeAtOnce(Made):
@@ -56,16 +47,6 @@ class Names:
 
     def __getitem__(self, name: str) -> str:
         return name
-
-
-def grow(tree: Any, index: int) -> Any:
-    if isinstance(tree, str):
-        return LEAVES[tree](index)
-    if isinstance(tree, dict):
-        return {key: grow(branch, index) for key, branch in tree.items()}
-    if isinstance(tree, Pair):
-        return Pair(*(grow(branch, index) for branch in tree))
-    return type(tree)(grow(branch, index) for branch in tree)
 
 
 def returned(samples: list[str]) -> Any:

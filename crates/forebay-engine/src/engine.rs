@@ -112,7 +112,7 @@ impl Engine {
             collect: Collect::new(config.in_order(), 0),
             flights: BTreeMap::new(),
             next_step: 0,
-            sleeper: arena.trainer_sleep(),
+            sleeper: arena.trainer_sleeper(),
             bell: Event::new()?,
             lifeline: sys::watch_self()?,
             crew: None,
@@ -295,6 +295,11 @@ impl Engine {
         }
         self.collect.drain();
         Ok(self.slots.release()?)
+    }
+
+    /// Batches that there is room for at once, whatever their size.
+    pub fn slots(&self) -> u32 {
+        self.arena.geometry().slots
     }
 
     /// Bytes of shared memory that batches take now.

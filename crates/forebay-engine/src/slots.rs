@@ -96,11 +96,11 @@ impl Slots {
 
     /// Writes the indices of a batch at the start of a granted slot.
     pub(crate) fn put_indices(&mut self, slot: u32, indices: &[u8]) -> Result<(), ShmError> {
-        let memory = self.memory[slot as usize].clone();
+        let memory = std::mem::replace(&mut self.memory[slot as usize], SlotMemory::unmapped());
         let mut writer = self.arena.indices_writer(slot, memory);
-        writer.append(indices)?;
+        let written = writer.append(indices);
         self.memory[slot as usize] = writer.into_memory();
-        Ok(())
+        written.map(|_| ())
     }
 
     /// A slot that nobody looks at: its batch was not wanted.

@@ -175,7 +175,7 @@ fn a_batch_is_delivered_although_its_worker_was_killed_before_it_could_wake_the_
                 ..engine.seat(0).unwrap()
             };
             engine.submit(0, Vec::new()).unwrap();
-            let asleep = Arena::open(duplicate(seat.arena.as_fd()).unwrap()).unwrap().trainer_sleep();
+            let asleep = Arena::open(duplicate(seat.arena.as_fd()).unwrap()).unwrap().trainer_sleeper();
             let worker = thread::spawn(move || {
                 let mut worker = impostor(seat);
                 let report = made(&mut worker);

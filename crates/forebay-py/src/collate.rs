@@ -4,7 +4,7 @@
 //! other leaf is given to the front's own `default_collate` and copied, so the result is always what that makes.
 
 use forebay_engine::layout::{Array, DType, MAX_DEPTH, Value};
-use forebay_shm::{ShmError, SlotWriter, Span};
+use forebay_shm::{SlotWriter, Span};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
@@ -19,14 +19,14 @@ pub(crate) fn collate(
     writer: &mut SlotWriter,
     samples: &Bound<'_, PyList>,
 ) -> PyResult<Value> {
-    let samples: Vec<_> = samples.iter().collect();
-    Collator { front, writer, py: samples.first().map(|sample| sample.py()) }.collate(&samples, false, 0)
+    let rows: Vec<_> = samples.iter().collect();
+    Collator { front, writer, py: samples.py() }.collate(&rows, false, 0)
 }
 
 struct Collator<'a, 'py> {
     front: &'a Front,
     writer: &'a mut SlotWriter,
-    py: Option<Python<'py>>,
+    py: Python<'py>,
 }
 
 impl<'py> Collator<'_, 'py> {
@@ -94,18 +94,11 @@ impl<'py> Collator<'_, 'py> {
     }
 
     fn by_the_front(&mut self, samples: &[Bound<'py, PyAny>], zipped: bool, depth: usize) -> PyResult<Value> {
-        let Some(py) = self.py else { return self.of_nothing() };
+        let py = self.py;
         let samples =
             if zipped { PyTuple::new(py, samples)?.into_any() } else { PyList::new(py, samples)?.into_any() };
         let batch = self.front.collate.bind(py).call1((samples,))?;
         encode(self.front, self.writer, &batch, depth)
-    }
-
-    fn of_nothing(&mut self) -> PyResult<Value> {
-        Python::attach(|py| {
-            let batch = self.front.collate.bind(py).call1((PyList::empty(py),))?;
-            encode(self.front, self.writer, &batch, 0)
-        })
     }
 
     /// Scalars of one type become a vector.
@@ -121,7 +114,7 @@ impl<'py> Collator<'_, 'py> {
             column.extend_from_slice(&bytes);
         }
         let array = self.allocate(dtype, vec![samples.len() as u64])?;
-        self.writer.write(array.span.offset, &column).map_err(shm)?;
+        self.writer.write(array.span.offset, &column).map_err(|error| raise_shm(self.py, error))?;
         Ok(Some(Value::Array(array)))
     }
 
@@ -139,7 +132,8 @@ impl<'py> Collator<'_, 'py> {
                 let offset = array.span.offset + place as u64 * row;
                 // SAFETY: a contiguous source has as many bytes as a row, `sources` keeps it, and it is not in the slot,
                 // whose bytes nothing but this writer knows.
-                unsafe { copy(self.writer, offset, source.view.address, row) }.map_err(shm)?;
+                unsafe { copy(self.writer, offset, source.view.address, row) }
+                    .map_err(|error| raise_shm(self.py, error))?;
             }
         } else {
             self.stack_by_the_front(kind, samples, &array)?;
@@ -172,9 +166,9 @@ impl<'py> Collator<'_, 'py> {
         samples: &[Bound<'py, PyAny>],
         array: &Array,
     ) -> PyResult<()> {
-        let Some(py) = self.py else { return Ok(()) };
-        let address =
-            self.writer.bytes_mut(array.span.offset, array.span.len).map_err(shm)?.as_mut_ptr() as usize;
+        let py = self.py;
+        let bytes = self.writer.bytes_mut(array.span.offset, array.span.len);
+        let address = bytes.map_err(|error| raise_shm(py, error))?.as_mut_ptr() as usize;
         let out = match (&self.front.tensor, kind) {
             // SAFETY: the bytes are allocated to this writer, and `out` dies before it is published, below.
             (Some(tensor), Kind::Tensor) => unsafe { tensor.borrow(py, array, address) }?,
@@ -198,7 +192,7 @@ impl<'py> Collator<'_, 'py> {
 
     fn allocate(&mut self, dtype: DType, shape: Vec<u64>) -> PyResult<Array> {
         let len = forebay_engine::layout::extent(dtype, &shape, None).unwrap_or(u64::MAX);
-        let offset = self.writer.allocate(len).map_err(shm)?;
+        let offset = self.writer.allocate(len).map_err(|error| raise_shm(self.py, error))?;
         // Every array a default collate makes is of the front's own kind, whatever the samples were.
         let flavour = self.front.flavour();
         Ok(Array { flavour, dtype, shape, strides: None, span: Span { offset, len } })
@@ -258,10 +252,6 @@ impl<'py> Collator<'_, 'py> {
         }
         Ok(Some(Value::List(fields)))
     }
-}
-
-fn shm(error: ShmError) -> PyErr {
-    Python::attach(|py| raise_shm(py, error))
 }
 
 fn items<'py>(sequence: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {

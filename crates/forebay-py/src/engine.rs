@@ -171,6 +171,12 @@ impl Engine {
     fn memory_budget(&self, py: Python<'_>) -> u64 {
         self.lock(py).as_ref().map_or(0, |engine| engine.config().memory_budget_bytes())
     }
+
+    /// Batches that there is room for at once, whatever their size.
+    #[getter]
+    fn slots(&self, py: Python<'_>) -> u32 {
+        self.lock(py).as_ref().map_or(0, forebay_engine::Engine::slots)
+    }
 }
 
 impl Engine {
@@ -197,11 +203,19 @@ impl Engine {
         ask: impl FnOnce(&mut forebay_engine::Engine) -> Result<T, EngineError>,
     ) -> PyResult<T> {
         let answer = self.lock(py).as_mut().map(ask);
-        answer.unwrap_or_else(|| Err(released())).map_err(|error| raise(py, error))
+        match answer {
+            Some(answer) => answer.map_err(|error| raise(py, error)),
+            None => Err(exception(
+                py,
+                "EngineError",
+                ("this iterator is closed; get a new one with iter(loader)",),
+            )),
+        }
     }
 
     fn wait(&self, deadline: Option<Instant>) -> Result<Woken, EngineError> {
-        self.wait_lock().as_mut().map_or_else(|| Err(released()), |engine| engine.wait(deadline))
+        // Released meanwhile: nothing to wait for, and whoever asks next is told.
+        self.wait_lock().as_mut().map_or(Ok(Woken::Interrupted), |engine| engine.wait(deadline))
     }
 
     fn deliver<'py>(&self, py: Python<'py>, batch: forebay_engine::Batch) -> PyResult<Bound<'py, PyAny>> {
@@ -216,10 +230,6 @@ impl Engine {
         }
         decode(py, self.front.get(), batch)
     }
-}
-
-fn released() -> EngineError {
-    EngineError::Config("this iterator is closed; get a new one with iter(loader)".into())
 }
 
 /// A list of plain integers, as the default samplers make them, packed. Anything else keeps its types by pickle.

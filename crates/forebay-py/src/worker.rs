@@ -41,27 +41,25 @@ impl Worker {
         Ok(Self { front, state: Mutex::new(State { worker, ticket: None }) })
     }
 
-    /// The indices of the next batch to make, as the sampler gave them; None when there is no more to do. Waits without the
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    /// The indices of the next batch to make, as the sampler gave them, until there is no more to do. Waits without the
     /// interpreter's lock.
-    fn next(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         loop {
             let order = py.detach(|| self.lock().worker.next_order()).map_err(|error| raise(py, error))?;
             match order {
                 None => py.check_signals()?,
                 Some(Order::Stop) => return Ok(None),
                 Some(Order::Fill(ticket)) => {
-                    let indices = self.indices(py, &ticket)?;
+                    let indices = unpack(py, ticket.format, &ticket.indices)?.unbind();
                     self.lock().ticket = Some(ticket);
                     return Ok(Some(indices));
                 }
             }
         }
-    }
-
-    /// Which batch of the loader's life is being made.
-    #[getter]
-    fn step(&self) -> Option<u64> {
-        self.lock().ticket.as_ref().map(|ticket| ticket.step)
     }
 
     /// Makes the batch of `samples` by the front's default collate, and sends it.
@@ -86,10 +84,6 @@ impl Worker {
 impl Worker {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn indices(&self, py: Python<'_>, ticket: &Ticket) -> PyResult<Py<PyAny>> {
-        unpack(py, ticket.format, &ticket.indices).map(Bound::unbind)
     }
 
     /// `make` may run any Python code, so the lock is not held meanwhile. If it fails, the ticket stays, to be failed.

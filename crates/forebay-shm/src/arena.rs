@@ -110,6 +110,7 @@ impl Geometry {
 pub struct Arena {
     file: Arc<OwnedFd>,
     control: Arc<Segment>,
+    header: Words,
     geometry: Geometry,
     reservations: Words,
 }
@@ -149,11 +150,11 @@ impl Arena {
     fn over(file: OwnedFd, geometry: Geometry) -> Result<Self, ShmError> {
         let control = Arc::new(Segment::map(file.as_fd(), 0, geometry.control_bytes())?);
         let reservations = Words::new(control.clone(), HEADER_WORDS * 8, geometry.reservations_words());
-        Ok(Self { file: Arc::new(file), control, geometry, reservations })
+        let header = Words::new(control.clone(), 0, HEADER_WORDS);
+        Ok(Self { file: Arc::new(file), control, header, geometry, reservations })
     }
 
     fn write_header(&self) {
-        let header = Words::new(self.control.clone(), 0, HEADER_WORDS);
         let Geometry { workers, queue_capacity, slots, stride_bytes, budget_bytes } = self.geometry;
         for (index, value) in [
             (HEADER_WORKERS, workers.into()),
@@ -163,7 +164,7 @@ impl Arena {
             (HEADER_BUDGET, budget_bytes),
             (HEADER_MAGIC, MAGIC),
         ] {
-            header.word(index).store(value, Ordering::Release);
+            self.header.word(index).store(value, Ordering::Release);
         }
     }
 
@@ -177,22 +178,19 @@ impl Arena {
         self.file.as_fd()
     }
 
-    pub(crate) fn trainer_sleeper(&self) -> Sleeper<Words> {
-        Sleeper::new(Words::new(self.control.clone(), 0, HEADER_WORDS), HEADER_SLEEPER)
+    /// The agreement by which the trainer sleeps.
+    pub fn trainer_sleeper(&self) -> Sleeper<Words> {
+        Sleeper::new(self.header.clone(), HEADER_SLEEPER)
     }
 
     /// Tells all workers to return as soon as they have made the batch they are making. Wake them afterwards.
     pub fn stop(&self) {
-        self.header_word(HEADER_STOPPED).word(0).store(1, Ordering::Release);
+        self.header.word(HEADER_STOPPED).store(1, Ordering::Release);
     }
 
     /// Whether workers are to return.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.header_word(HEADER_STOPPED).word(0).load(Ordering::Acquire) != 0
-    }
-
-    fn header_word(&self, index: usize) -> Words {
-        Words::new(self.control.clone(), index * 8, 1)
+        self.header.word(HEADER_STOPPED).load(Ordering::Acquire) != 0
     }
 
     pub(crate) fn worker_sleeper(&self, worker: u32) -> Sleeper<Words> {
@@ -236,7 +234,7 @@ impl Arena {
 
     /// Notes how much of the memory is leased. Called by the trainer.
     pub fn set_leased(&self, bytes: u64) {
-        self.header_word(HEADER_LEASED).word(0).store(bytes, Ordering::Relaxed);
+        self.header.word(HEADER_LEASED).store(bytes, Ordering::Relaxed);
     }
 
     /// Makes sure that `slot` has memory for `bytes`. Called by whoever holds the slot.
@@ -259,7 +257,7 @@ impl Arena {
         let after = bytes.max(MIN_SLOT_BYTES).next_multiple_of(PAGE);
         let word = self.reservations.word(slot as usize);
         word.store(after, Ordering::SeqCst);
-        let leased = self.header_word(HEADER_LEASED).word(0).load(Ordering::Relaxed);
+        let leased = self.header.word(HEADER_LEASED).load(Ordering::Relaxed);
         let others = self.reserved_total().saturating_sub(after).saturating_sub(leased);
         // The first pages of a slot are always granted: errors travel in them.
         let outcome = if after > MIN_SLOT_BYTES && others + after > budget_bytes {

@@ -149,11 +149,6 @@ impl WorkerEnd {
 }
 
 impl Arena {
-    /// The agreement by which the trainer sleeps.
-    pub fn trainer_sleep(&self) -> Sleeper<Words> {
-        self.trainer_sleeper()
-    }
-
     /// A writer for the trainer itself, which puts the indices at the start of a free slot.
     pub fn indices_writer(&self, slot: u32, memory: SlotMemory) -> SlotWriter {
         SlotWriter::new(self.clone(), slot, memory)

@@ -1,12 +1,13 @@
 //! Limits of the operating system hold for the whole process, so this test has one of its own.
 #![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
-use std::time::Duration;
 
 use forebay::{BoxError, DataLoader, Dataset, Sample};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+mod common;
+use common::watched;
 
 struct Nothing;
 
@@ -26,17 +27,7 @@ fn open_descriptors() -> u64 {
 
 #[test]
 fn an_epoch_that_cannot_begin_is_one_error() {
-    let (alive, ended) = channel::<()>();
-    let body = thread::spawn(move || {
-        let _alive = alive;
-        without_descriptors();
-    });
-    assert_ne!(
-        ended.recv_timeout(Duration::from_secs(60)),
-        Err(RecvTimeoutError::Timeout),
-        "the watchdog barked"
-    );
-    body.join().unwrap();
+    watched(without_descriptors);
 }
 
 fn without_descriptors() {

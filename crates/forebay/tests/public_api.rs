@@ -3,11 +3,8 @@
 
 use std::error::Error as _;
 use std::fmt;
-use std::panic::resume_unwind;
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::Duration;
 
 use forebay::{
     Array, ArrayView, ArrayViewMut, Batch, Batches, BoxError, Builder, DType, DataLoader, Dataset, Element,
@@ -15,22 +12,8 @@ use forebay::{
 };
 use proptest::prelude::*;
 
-/// Runs `body` and fails when it hangs. A watchdog: no law is about time.
-fn watched(body: impl FnOnce() + Send + 'static) {
-    let (alive, ended) = channel::<()>();
-    let body = thread::spawn(move || {
-        let _alive = alive;
-        body();
-    });
-    assert_ne!(
-        ended.recv_timeout(Duration::from_secs(60)),
-        Err(RecvTimeoutError::Timeout),
-        "the watchdog barked"
-    );
-    if let Err(panic) = body.join() {
-        resume_unwind(panic);
-    }
-}
+mod common;
+use common::watched;
 
 /// A dataset whose samples `get` makes.
 struct Made<F> {

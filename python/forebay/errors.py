@@ -102,3 +102,7 @@ class WorkerEnded(Exception):
 
 class WaitTimedOut(Exception):
     pass
+
+
+class StreamEnded(Exception):
+    pass

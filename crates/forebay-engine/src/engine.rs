@@ -55,6 +55,8 @@ pub enum Turn {
     Batch(Batch),
     /// The next batch is not there yet: [`Engine::wait`].
     Pending,
+    /// The stream of one worker is over: there may be room now for batches of the others ([`Engine::wants`]).
+    StreamEnded,
     /// Everything that was sent has been delivered.
     Idle,
 }
@@ -89,6 +91,9 @@ pub struct Engine {
     collect: Collect<Finished>,
     flights: BTreeMap<u64, Flight>,
     next_step: u64,
+    epoch: u64,
+    /// A worker's stream is over, and the front has not been told.
+    stream_ended: bool,
     workers: Vec<TrainerEnd>,
     sleeper: Sleeper<Words>,
     bell: Event,
@@ -112,6 +117,8 @@ impl Engine {
             collect: Collect::new(config.in_order(), 0),
             flights: BTreeMap::new(),
             next_step: 0,
+            epoch: 0,
+            stream_ended: false,
             sleeper: arena.trainer_sleeper(),
             bell: Event::new()?,
             lifeline: sys::watch_self()?,
@@ -141,9 +148,9 @@ impl Engine {
         self.crew = Some(crew);
     }
 
-    /// Whether one more batch may be sent: fewer are out than the window allows.
+    /// Whether one more batch may be sent: fewer are out than the window allows, and some worker has samples left.
     pub fn wants(&self) -> bool {
-        self.flights.len() < self.config.window() as usize
+        self.flights.len() < self.config.window() as usize && self.dispatch.has_room()
     }
 
     /// Sends a batch to the worker whose turn it is; tells its step.
@@ -162,7 +169,8 @@ impl Engine {
         let slot = self.stow(worker, &indices).inspect_err(|_| self.dispatch.take_back(worker))?;
         let step = self.next_step;
         self.next_step += 1;
-        let fill = ToWorker::Fill { step, slot, format, indices_len: indices.len() as u64 };
+        let (epoch, indices_len) = (self.epoch, indices.len() as u64);
+        let fill = ToWorker::Fill { step, epoch, slot, format, indices_len };
         self.flights.insert(step, Flight { worker, slot, indices, format, wanted: true, finished: false });
         self.workers[worker as usize].send(&fill.encode())?;
         Ok(step)
@@ -193,6 +201,7 @@ impl Engine {
         self.receive()?;
         match self.deliver()? {
             Some(batch) => Ok(Turn::Batch(batch)),
+            None if std::mem::take(&mut self.stream_ended) => Ok(Turn::StreamEnded),
             None if self.flights.is_empty() => Ok(Turn::Idle),
             None => Ok(Turn::Pending),
         }
@@ -265,6 +274,8 @@ impl Engine {
         }
         self.flights.values_mut().for_each(|flight| flight.wanted = false);
         self.dispatch.restart();
+        self.epoch += 1;
+        self.stream_ended = false;
         self.collect = Collect::new(self.config.in_order(), self.next_step);
         Ok(())
     }
@@ -337,6 +348,10 @@ impl Engine {
         flight.finished = true;
         let wanted = flight.wanted;
         self.dispatch.finished(worker);
+        if wanted && outcome == Outcome::End {
+            self.dispatch.retire(worker);
+            self.stream_ended = true;
+        }
         if wanted {
             self.collect.put(step, Finished { step, outcome, layout, used });
         } else {
@@ -347,16 +362,26 @@ impl Engine {
     }
 
     fn deliver(&mut self) -> Result<Option<Batch>, EngineError> {
-        let Some(Finished { step, outcome, layout, used }) = self.collect.take() else { return Ok(None) };
-        let missing = EngineError::Layout("its flight is unknown");
-        let Flight { worker, slot, .. } = self.flights.remove(&step).ok_or(missing)?;
+        while let Some(finished) = self.collect.take() {
+            let missing = EngineError::Layout("its flight is unknown");
+            let Flight { worker, slot, .. } = self.flights.remove(&finished.step).ok_or(missing)?;
+            if finished.outcome != Outcome::End {
+                return self.hand_over(worker, slot, finished).map(Some);
+            }
+            self.slots.free(slot)?;
+        }
+        Ok(None)
+    }
+
+    fn hand_over(&mut self, worker: u32, slot: u32, finished: Finished) -> Result<Batch, EngineError> {
+        let Finished { step, outcome, layout, used } = finished;
         let (lease, may_keep) = self.slots.lease(slot, used, self.config.window())?;
         let value = layout::decode(&lease.read(layout)?)?;
         let spans = value.spans();
         let large = |span: Span| span.len > SMALL_ARRAY_BYTES;
         let copied = !may_keep && spans.iter().any(|span| large(*span));
         let regions = lease.split(&spans, |span| may_keep && large(span))?;
-        Ok(Some(Batch { step, worker, outcome, value, regions, copied }))
+        Ok(Batch { step, worker, outcome, value, regions, copied })
     }
 
     fn check_process(&self) -> Result<(), EngineError> {

@@ -13,13 +13,15 @@ pub enum Outcome {
     Batch,
     /// The slot holds the description of an error, made by the dataset's side of the front.
     Error,
+    /// There is no batch: the worker's own stream of samples is over for this epoch. Never delivered.
+    End,
 }
 
 /// From the trainer to a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ToWorker {
-    /// Make batch `step` into `slot`, whose first `indices_len` bytes are its indices in the front's `format`.
-    Fill { step: u64, slot: u32, format: u32, indices_len: u64 },
+    /// Make batch `step` of `epoch` into `slot`, whose first `indices_len` bytes are its indices in the front's `format`.
+    Fill { step: u64, epoch: u64, slot: u32, format: u32, indices_len: u64 },
 }
 
 /// From a worker to the trainer.
@@ -31,8 +33,8 @@ pub(crate) enum FromWorker {
 
 impl ToWorker {
     pub(crate) fn encode(self) -> Record {
-        let Self::Fill { step, slot, format, indices_len } = self;
-        [FILL, step, slot.into(), format.into(), indices_len, 0, 0, 0]
+        let Self::Fill { step, epoch, slot, format, indices_len } = self;
+        [FILL, step, slot.into(), format.into(), indices_len, epoch, 0, 0]
     }
 
     pub(crate) fn decode(record: &Record) -> Result<Self, &'static str> {
@@ -42,6 +44,7 @@ impl ToWorker {
                 slot: small(record[2])?,
                 format: small(record[3])?,
                 indices_len: record[4],
+                epoch: record[5],
             }),
             _ => Err("unknown kind"),
         }
@@ -54,6 +57,7 @@ impl FromWorker {
         let outcome = match outcome {
             Outcome::Batch => 0,
             Outcome::Error => 1,
+            Outcome::End => 2,
         };
         [DONE, step, slot.into(), outcome, layout.offset, layout.len, used, 0]
     }
@@ -62,6 +66,7 @@ impl FromWorker {
         let outcome = match record[3] {
             0 => Outcome::Batch,
             1 => Outcome::Error,
+            2 => Outcome::End,
             _ => return Err("unknown outcome"),
         };
         let layout = Span { offset: record[4], len: record[5] };
@@ -86,10 +91,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_survive_the_queue(step: u64, slot: u32, format: u32, len: u64, offset: u64, used: u64, error: bool) {
-            let fill = ToWorker::Fill { step, slot, format, indices_len: len };
+        fn messages_survive_the_queue(
+            [step, epoch, len, offset, used]: [u64; 5],
+            [slot, format]: [u32; 2],
+            outcome in prop::sample::select(&[Outcome::Batch, Outcome::Error, Outcome::End][..]),
+        ) {
+            let fill = ToWorker::Fill { step, epoch, slot, format, indices_len: len };
             prop_assert_eq!(ToWorker::decode(&fill.encode()), Ok(fill));
-            let outcome = if error { Outcome::Error } else { Outcome::Batch };
             let done = FromWorker::Done { step, slot, outcome, layout: Span { offset, len }, used };
             prop_assert_eq!(FromWorker::decode(&done.encode()), Ok(done));
         }

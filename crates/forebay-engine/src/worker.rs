@@ -14,6 +14,8 @@ use crate::{EngineError, Seat};
 pub struct Ticket {
     /// Which batch of the loader's life, counted from 0.
     pub step: u64,
+    /// Which epoch of the loader's life, counted from 0: a dataset that is a stream begins anew with it.
+    pub epoch: u64,
     /// The front's mark of how `indices` is written.
     pub format: u32,
     /// The indices, as the front wrote them.
@@ -90,10 +92,10 @@ impl Worker {
         }
         let Some(record) = self.end.receive()? else { return Ok(None) };
         let protocol = |what| EngineError::Protocol { worker: self.id, what };
-        let ToWorker::Fill { step, slot, format, indices_len } =
+        let ToWorker::Fill { step, epoch, slot, format, indices_len } =
             ToWorker::decode(&record).map_err(protocol)?;
         let (writer, indices) = self.end.open_slot(slot, indices_len)?;
-        Ok(Some(Order::Fill(Ticket { step, format, indices, writer })))
+        Ok(Some(Order::Fill(Ticket { step, epoch, format, indices, writer })))
     }
 
     /// The oldest order; sleeps until there is one. `None` when a signal came first, so that the program can react
@@ -125,7 +127,8 @@ impl Worker {
         Ok(woken)
     }
 
-    /// Publishes what the ticket's writer holds: a batch, or an error, described by `value`.
+    /// Publishes what the ticket's writer holds: a batch, or an error, described by `value`. After an
+    /// [`Outcome::End`], every further ticket of the same epoch is to be answered by another one.
     ///
     /// # Errors
     /// When the description finds no memory; then the ticket is handed back, cleared, for an error to be reported.

@@ -54,6 +54,7 @@ fn answers(engine: &mut Engine) -> Vec<Result<Batch, EngineError>> {
         match engine.turn() {
             Ok(Turn::Batch(batch)) => answers.push(Ok(batch)),
             Ok(Turn::Pending | Turn::Idle) => return answers,
+            Ok(Turn::StreamEnded) => {}
             Err(error) => answers.push(Err(error)),
         }
     }

@@ -89,6 +89,7 @@ impl Engine {
     ///
     /// Raises:
     ///     StopIteration: everything that was submitted has been delivered.
+    ///     forebay.errors.StreamEnded: a worker's stream is over; there may be room for batches of the others.
     ///     forebay.errors.BatchFailed: the batch's place is taken by an error of its worker.
     ///     forebay.errors.WorkerEnded: a worker ended before its work was done.
     ///     forebay.errors.WaitTimedOut: the time is over.
@@ -99,6 +100,7 @@ impl Engine {
             match self.with(py, forebay_engine::Engine::turn)? {
                 Turn::Batch(batch) => return self.deliver(py, batch),
                 Turn::Idle => return Err(PyStopIteration::new_err(())),
+                Turn::StreamEnded => return Err(exception(py, "StreamEnded", ())),
                 Turn::Pending => {}
             }
             if deadline.is_none() {

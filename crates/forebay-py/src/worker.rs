@@ -62,6 +62,12 @@ impl Worker {
         }
     }
 
+    /// The epoch of the batch that is being made, counted from 0; None between batches.
+    #[getter]
+    fn epoch(&self) -> Option<u64> {
+        self.lock().ticket.as_ref().map(|ticket| ticket.epoch)
+    }
+
     /// Makes the batch of `samples` by the front's default collate, and sends it.
     fn collate(&self, py: Python<'_>, samples: &Bound<'_, PyList>) -> PyResult<()> {
         let front = self.front.get();
@@ -78,6 +84,11 @@ impl Worker {
     fn fail(&self, py: Python<'_>, report: &Bound<'_, PyBytes>) -> PyResult<()> {
         let value = Value::Bytes(report.as_bytes().to_vec());
         self.publish(py, Outcome::Error, |_| Ok(value))
+    }
+
+    /// Says that this worker has no more samples in this epoch. Every further batch of it is to be answered so.
+    fn end(&self, py: Python<'_>) -> PyResult<()> {
+        self.publish(py, Outcome::End, |_| Ok(Value::None))
     }
 }
 

@@ -85,6 +85,7 @@ impl Threads {
                     return Ok(Some(self.delivered(batch)));
                 }
                 Turn::Idle => return Ok(None),
+                Turn::StreamEnded => self.send_ahead()?,
                 Turn::Pending => {
                     self.engine.wait(None)?;
                 }
@@ -96,7 +97,7 @@ impl Threads {
         let len = self.lengths.remove(&batch.step).unwrap_or(0);
         match batch.outcome {
             Outcome::Batch => Batch::from_engine(len, batch),
-            Outcome::Error => {
+            Outcome::Error | Outcome::End => {
                 let lost = || EngineError::Layout("an error was reported and not handed over").into();
                 Err(self.shared.errors().remove(&batch.step).unwrap_or_else(lost))
             }

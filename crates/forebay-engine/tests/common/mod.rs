@@ -180,6 +180,7 @@ pub(crate) fn next(engine: &mut Engine) -> Result<Option<Batch>, EngineError> {
             Turn::Batch(batch) => return Ok(Some(batch)),
             Turn::Idle => return Ok(None),
             Turn::Pending => drop(engine.wait(None)?),
+            Turn::StreamEnded => panic!("these workers have no streams"),
         }
     }
 }

@@ -6,7 +6,6 @@ multiprocessing context is replaced and when workers start.
 
 import multiprocessing
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ import numpy as np
 
 from forebay._seeds import GeneratorLike, as_generator
 from forebay.collate import default_collate, default_convert
-from forebay.dataset import IterableDataset
-from forebay.sampler import BatchSampler, RandomSampler, SequentialSampler
+from forebay.dataset import is_stream
+from forebay.sampler import BatchSampler, EndlessSampler, RandomSampler, SequentialSampler
 
 __all__ = ["Arguments", "check", "check_multiprocessing_context", "warn_of_too_many_workers"]
 
@@ -74,7 +73,6 @@ def check(
     Raises:
         ValueError: for a value out of range, and for arguments that exclude each other.
         TypeError: for a generator, multiprocessing context or dataset of the wrong type.
-        NotImplementedError: for an iterable dataset.
 
     Example:
         >>> checked = check("abcd", batch_size=2)
@@ -86,8 +84,9 @@ def check(
     if persistent_workers and num_workers == 0:
         raise ValueError("persistent_workers option needs num_workers > 0")
     context = check_multiprocessing_context(multiprocessing_context, num_workers)
-    if _is_iterable_dataset(dataset):
-        _refuse_iterable_dataset(dataset, shuffle, sampler, batch_sampler)
+    if is_stream(dataset):
+        _check_no_order(shuffle, sampler, batch_sampler)
+        sampler = EndlessSampler()
     _check_exclusions(batch_size, shuffle, sampler, batch_sampler, drop_last)
     stream = as_generator(generator)
     if sampler is None:
@@ -216,14 +215,7 @@ def _context_of(start_method: str) -> BaseContext:
     return multiprocessing.get_context(start_method)
 
 
-def _is_iterable_dataset(dataset: object) -> bool:
-    # torch's class has to be told by us too, but it cannot be an instance of it before torch is imported.
-    torch_data = sys.modules.get("torch.utils.data")
-    torch_class = getattr(torch_data, "IterableDataset", IterableDataset)
-    return isinstance(dataset, (IterableDataset, torch_class))
-
-
-def _refuse_iterable_dataset(dataset: object, shuffle: object, sampler: object, batch_sampler: object) -> None:
+def _check_no_order(shuffle: object, sampler: object, batch_sampler: object) -> None:
     expected = "DataLoader with IterableDataset: expected unspecified"
     if shuffle not in (False, None):
         raise ValueError(f"{expected} shuffle option, but got shuffle={shuffle}")
@@ -231,10 +223,6 @@ def _refuse_iterable_dataset(dataset: object, shuffle: object, sampler: object, 
         raise ValueError(f"{expected} sampler option, but got sampler={sampler}")
     if batch_sampler is not None:
         raise ValueError(f"{expected} batch_sampler option, but got batch_sampler={batch_sampler}")
-    raise NotImplementedError(
-        f"forebay.DataLoader does not read iterable datasets yet, but got {type(dataset)}; "
-        "use a dataset with __getitem__ and __len__, or forebay.torch.DataLoader"
-    )
 
 
 def _check_exclusions(

@@ -1,12 +1,14 @@
 """Iterators of the NumPy front whose batches are made by worker processes."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from forebay import _seeds, dataset
 from forebay._front import make_front
 from forebay._journey import Journey, SampleError
+from forebay._tally import StreamTally
 from forebay._worker import Assignment, Prepared
 from forebay.collate import STOCK_COLLATE_FN_MAP, default_collate, default_collate_fn_map
 from forebay.errors import WorkerFailed
@@ -20,11 +22,16 @@ __all__ = ["WorkersIterator"]
 class WorkersIterator:
     """An epoch (or, with persistent workers, all epochs) of a loader."""
 
-    def __init__(self, loader: "DataLoader") -> None:
+    def __init__(self, loader: "DataLoader", tally: StreamTally) -> None:
         self._length = loader.index_sampler
         indices = iter(loader.index_sampler)
+        self._tally = tally
         self._journey = Journey.of_loader(
-            loader, make_front(), base_seed=_seeds.draw_base_seed(loader.generator), prepare=_prepare
+            loader,
+            make_front(),
+            stream=loader.stream,
+            base_seed=_seeds.draw_base_seed(loader.generator),
+            prepare=_prepare,
         )
         self._journey.begin(indices)
 
@@ -33,8 +40,9 @@ class WorkersIterator:
         """Whether there are no workers any more."""
         return self._journey.ended
 
-    def begin(self, indices: Iterator[Any]) -> None:
+    def begin(self, indices: Iterator[Any], tally: StreamTally) -> None:
         """Begins another epoch."""
+        self._tally = tally
         self._journey.begin(indices)
 
     def __iter__(self) -> Self:
@@ -45,9 +53,11 @@ class WorkersIterator:
 
     def __next__(self) -> Any:
         try:
-            return self._journey.next()
+            batch = self._journey.next()
         except SampleError as error:
             _reraise(error)
+        self._tally.count(stacklevel=2)
+        return batch
 
     def close(self) -> None:
         """Ends the workers."""
@@ -89,7 +99,17 @@ def _prepare(assignment: Assignment) -> Prepared:
     seed = _seeds.worker_seed(assignment.base_seed, assignment.worker_id)
     info = dataset.WorkerInfo(assignment.worker_id, assignment.num_workers, seed, assignment.dataset)
     dataset.set_worker_info(info)
+    _tell_torch(info)
     return Prepared(make_front(), lambda: _collates_as_stock(assignment))
+
+
+def _tell_torch(info: dataset.WorkerInfo) -> None:
+    """Tells torch's `get_worker_info` too, where the program has imported it: streams made for torch ask that."""
+    module: Any = sys.modules.get("torch.utils.data._utils.worker")
+    if module is not None:
+        module._worker_info = module.WorkerInfo(  # noqa: SLF001 - torch has no public way
+            id=info.id, num_workers=info.num_workers, seed=info.seed, dataset=info.dataset
+        )
 
 
 def _collates_as_stock(assignment: Assignment) -> bool:

@@ -24,6 +24,7 @@ from forebay.errors import (
     ForkedChildError,
     LoaderTimeout,
     MemoryBudgetWarning,
+    StreamEnded,
     WaitTimedOut,
     WorkerDied,
     WorkerEnded,
@@ -78,6 +79,7 @@ class Journey:
 
     def __init__(self, front: Front, context: BaseContext, assignment: Assignment, options: Options) -> None:
         self._options = options
+        self._stream = assignment.stream
         self._timeout = options.timeout_s or None
         self._full = False
         self._warned = False
@@ -105,7 +107,7 @@ class Journey:
 
     @classmethod
     def of_loader(
-        cls, loader: Any, front: Front, *, base_seed: int, prepare: Callable[[Assignment], Prepared]
+        cls, loader: Any, front: Front, *, stream: bool, base_seed: int, prepare: Callable[[Assignment], Prepared]
     ) -> "Journey":
         """The journey that a loader of either front describes: their attributes have the same names."""
         assignment = Assignment(
@@ -114,7 +116,9 @@ class Journey:
             base_seed=base_seed,
             dataset=loader.dataset,
             collate_fn=loader.collate_fn,
+            stream=stream,
             auto_collation=loader.batch_sampler is not None,
+            drop_last=loader.drop_last,
             worker_init_fn=loader.worker_init_fn,
             prepare=prepare,
         )
@@ -183,12 +187,12 @@ class Journey:
             return self._held.pop()
         self._send_ahead()  # nothing, unless an exception came between the last batch and its successor
         try:
-            batch = self._engine.next(self._timeout)
+            batch = self._take()
         except StopIteration:
             self._finish()
             raise
         except BatchFailed as failed:
-            self._submit()
+            self._send_ahead()
             report = _report.unpack(failed.report)
             raise SampleError(report, failed.worker, failed.step - self._first_step) from None
         except WaitTimedOut:
@@ -197,12 +201,20 @@ class Journey:
             if self._closed:
                 raise StopIteration from None  # by another thread, which has ended the workers
             raise self._died(ended) from None
-        self._submit()
+        self._send_ahead()
         if self._full and not self._warned:
             self._held.append(batch)  # delivered by the next call if the program makes the warning an error
             self._warn_of_full()
             self._held.clear()
         return batch
+
+    def _take(self) -> Any:
+        """The engine's next batch. The room that an ended stream leaves goes to the other workers at once."""
+        while True:
+            try:
+                return self._engine.next(self._timeout)
+            except StreamEnded:
+                self._send_ahead()
 
     def close(self) -> None:
         """Ends the workers. May be called at any time, any number of times, from any thread."""
@@ -279,7 +291,7 @@ class Journey:
         where = ""
         if awaited is not None:
             worker, step = awaited
-            indices = self._engine.indices(step)
+            indices = self._indices_of(step)
             where = (
                 f"; worker {worker} (pid {self.processes[worker].pid}) has not finished batch {step - self._first_step}"
             )
@@ -289,12 +301,16 @@ class Journey:
     def _died(self, ended: WorkerEnded) -> WorkerDied:
         """What a dead worker leaves: an error now, and the same error at every further call."""
         batches = [step - self._first_step for step in ended.in_flight]
-        indices = self._engine.indices(ended.in_flight[0]) if ended.in_flight else None
+        indices = self._indices_of(ended.in_flight[0]) if ended.in_flight else None
         error = self._crew.died(ended.worker, batches, indices)
         self._broken = error
         self._crew.terminate()  # what the others are making is lost, so it is not waited for
         self.close()
         return error
+
+    def _indices_of(self, step: int) -> Any:
+        """The indices of a batch that has not been delivered; None for a stream, which has none."""
+        return None if self._stream else self._engine.indices(step)
 
     def _check_process(self) -> None:
         # Asked before any lock is taken: in a child they may be held by threads that are not there.

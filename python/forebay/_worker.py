@@ -9,6 +9,7 @@ from typing import Any
 
 from forebay import _report
 from forebay._engine import Front, Seat, Worker
+from forebay._fetch import FailedFetcher, Fetcher, MapFetcher, StreamFetcher, fetcher_of
 from forebay.errors import EngineError, SharedMemoryError, UnpicklableError
 
 __all__ = ["Assignment", "Prepared", "TravellingSeat", "work"]
@@ -24,7 +25,9 @@ class Assignment:
         base_seed: this epoch's seed; a worker's own is derived from it.
         dataset: the dataset, its own copy from now on.
         collate_fn: makes a batch of samples.
+        stream: whether the dataset is iterable: each worker reads its own copy from the first sample to the last.
         auto_collation: whether a ticket holds a list of indices, or the index of one sample.
+        drop_last: whether a stream's last batch is left out when it is short.
         worker_init_fn: called with `worker_id` before any sample is made.
         prepare: the front's preparation of a worker: seeds, worker info, threads.
     """
@@ -34,7 +37,9 @@ class Assignment:
     base_seed: int
     dataset: Any
     collate_fn: Callable[[Any], Any]
+    stream: bool
     auto_collation: bool
+    drop_last: bool
     worker_init_fn: Callable[[int], object] | None
     prepare: Callable[["Assignment"], "Prepared"]
 
@@ -78,12 +83,10 @@ def work(seat: TravellingSeat, assignment: Assignment) -> None:
     prepared = assignment.prepare(assignment)
     worker = Worker(prepared.front, seat.seat)
     failed_start = _start(assignment)
-    bench = _Bench(worker, assignment, native=failed_start is None and prepared.collates_natively())
+    native = failed_start is None and prepared.collates_natively()
+    bench = _Bench(worker, assignment, failed_start, native=native)
     for indices in worker:
-        if failed_start is None:
-            bench.make(indices)
-        else:
-            bench.fail(failed_start, None)
+        bench.make(indices)
 
 
 def _leave_it_to_the_trainer(_signal: int, _frame: object) -> None:
@@ -104,74 +107,75 @@ def _start(assignment: Assignment) -> Exception | None:
 class _Bench:
     """Where batches are made, one at a time."""
 
-    def __init__(self, worker: Worker, assignment: Assignment, *, native: bool) -> None:
+    def __init__(self, worker: Worker, assignment: Assignment, failed_start: Exception | None, *, native: bool) -> None:
         self._worker = worker
-        self._dataset = assignment.dataset
-        self._collate_fn = assignment.collate_fn
-        self._auto_collation = assignment.auto_collation
+        self._assignment = assignment
+        self._failed_start = failed_start
         self._native = native and assignment.auto_collation
-        self._fetch_all = getattr(self._dataset, "__getitems__", None) if assignment.auto_collation else None
-        self._worker_id = assignment.worker_id
-        self._current: Any = None
-        """The index whose sample is being made, in a tuple; None between samples."""
+        self._epoch: int | None = None
+        self._fetcher: Fetcher | None = None
 
     def make(self, indices: Any) -> None:
-        """Makes one batch and sends it, or the exception that came instead."""
-        self._current = None
+        """Makes one batch and sends it, or the exception that came instead, or the end of the stream."""
+        fetcher = self._fetcher_now()
         try:
-            self._publish(self._fetch(indices), indices)
-        except Exception as error:  # noqa: BLE001 - as in _start
-            self.fail(error, None if self._current is None else repr(self._current[0]))
+            self._publish(fetcher.fetch(indices), indices)
+        except Exception as error:  # noqa: BLE001 - the user's code may raise anything; it is reported in the trainer
+            if isinstance(error, StopIteration) and self._assignment.stream:
+                self._fetcher = StreamFetcher((), auto_collation=False, drop_last=False)
+                self._worker.end()
+            else:
+                self.fail(error, None if fetcher.current is None else repr(fetcher.current[0]))
+
+    def _fetcher_now(self) -> Fetcher:
+        """What fetches in this epoch: a stream begins anew with every one."""
+        if self._fetcher is None or self._worker.epoch != self._epoch:
+            self._epoch, self._fetcher = self._worker.epoch, self._new_fetcher()
+        return self._fetcher
+
+    def _new_fetcher(self) -> Fetcher:
+        told = self._assignment
+        failed = self._failed_start
+        if failed is None:
+            try:
+                return fetcher_of(
+                    told.dataset, stream=told.stream, auto_collation=told.auto_collation, drop_last=told.drop_last
+                )
+            except Exception as error:  # noqa: BLE001 - as in make
+                failed = error
+        return FailedFetcher(failed, stream=told.stream)
 
     def _collates_natively(self, samples: Any) -> bool:
         # A dataset's __getitems__ may give any sequence.
         return self._native and isinstance(samples, list)
 
-    def _fetch(self, indices: Any) -> Any:
-        if not self._auto_collation:
-            self._current = (indices,)
-            sample = self._dataset[indices]
-            self._current = None
-            return sample
-        if self._fetch_all:
-            return self._fetch_all(indices)
-        samples: list[Any] = []
-        dataset = self._dataset
-        index: Any = None
-        try:
-            for index in indices:
-                samples.append(dataset[index])
-        except BaseException:
-            self._current = (index,)
-            raise
-        return samples
-
     def _publish(self, samples: Any, indices: Any) -> None:
+        told = self._assignment
         try:
             if self._collates_natively(samples):
                 self._worker.collate(samples)
             else:
-                self._worker.put(self._collate_fn(samples))
+                self._worker.put(told.collate_fn(samples))
         except UnpicklableError as error:
-            culprit = self._culprit(samples, indices)
-            if culprit is not None:
-                self._current = (culprit,)
-            where = "" if culprit is None else f", because the sample of index {culprit!r} holds it"
             raise UnpicklableError(
-                f"worker {self._worker_id} cannot send its batch to the trainer{where}: {error}. What a dataset and a "
-                "collate_fn return must be picklable; return arrays, tensors, numbers, strings and containers of them."
+                f"worker {told.worker_id} cannot send its batch to the trainer{self._culprit(samples, indices)}: "
+                f"{error}. What a dataset and a collate_fn return must be picklable; return arrays, tensors, numbers, "
+                "strings and containers of them."
             ) from error.__cause__
 
-    def _culprit(self, samples: Any, indices: Any) -> Any:
-        """The first index whose sample cannot be pickled by itself."""
-        if not self._auto_collation:
-            return indices
-        for index, sample in zip(indices, samples, strict=False):
+    def _culprit(self, samples: Any, indices: Any) -> str:
+        """Which sample cannot be pickled by itself, in words."""
+        if not self._assignment.auto_collation:
+            samples, indices = [samples], [indices]
+        for place, (index, sample) in enumerate(zip(indices, samples, strict=False)):
             try:
                 pickle.dumps(sample)
             except Exception:  # noqa: BLE001 - whatever it is, it is what is looked for
-                return index
-        return None
+                if isinstance(self._fetcher, MapFetcher):
+                    self._fetcher.current = (index,)
+                    return f", because the sample of index {index!r} holds it"
+                return f", because its sample {place} holds it"
+        return ""
 
     def fail(self, error: BaseException, index: str | None) -> None:
         """Sends an exception in the batch's place."""

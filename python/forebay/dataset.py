@@ -1,10 +1,11 @@
 """What a loader reads from: datasets, and what a dataset may ask about the worker it runs in."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
-__all__ = ["Dataset", "IterableDataset", "Subset", "WorkerInfo", "get_worker_info"]
+__all__ = ["Dataset", "IterableDataset", "Subset", "WorkerInfo", "get_worker_info", "is_stream"]
 
 _T_co = TypeVar("_T_co", covariant=True)
 
@@ -37,17 +38,42 @@ class Dataset(Generic[_T_co]):
 class IterableDataset(Dataset[_T_co], Iterable[_T_co]):
     """A stream of samples without indices.
 
+    Each worker reads a copy of its own, from the first sample to the last. So that every sample comes once, `__iter__`
+    asks `get_worker_info` which part is this worker's. A batch has samples of one worker only: the last batch of every
+    worker may be short, and `drop_last` leaves each of them out.
+
     Example:
         >>> class Countdown(IterableDataset[int]):
+        ...     def __init__(self, start: int) -> None:
+        ...         self.start = start
+        ...
         ...     def __iter__(self) -> Iterator[int]:
-        ...         return iter([3, 2, 1])
-        >>> list(Countdown())
+        ...         worker = get_worker_info()
+        ...         first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        ...         return iter(range(self.start - first, 0, -step))
+        >>> list(Countdown(3))
         [3, 2, 1]
     """
 
     def __iter__(self) -> Iterator[_T_co]:
         """Returns a new pass over the samples."""
         raise NotImplementedError("Subclasses of IterableDataset should implement __iter__.")
+
+
+def is_stream(dataset: object) -> bool:
+    """Whether a dataset is read by iteration: an `IterableDataset` (torch's too), or one that can only be iterated.
+
+    Example:
+        >>> is_stream(IterableDataset()), is_stream([1, 2]), is_stream(iter([1, 2]))
+        (True, False, True)
+    """
+    # torch's class has to be known too, but nothing can be an instance of it before torch is imported.
+    torch_data = sys.modules.get("torch.utils.data")
+    torch_class = getattr(torch_data, "IterableDataset", IterableDataset)
+    if isinstance(dataset, (IterableDataset, torch_class)):
+        return True
+    by_index = hasattr(dataset, "__getitem__") or hasattr(dataset, "__getitems__")
+    return isinstance(dataset, Iterable) and not by_index
 
 
 class Subset(Dataset[_T_co]):

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 from forebay import _seeds
 from forebay._arguments import check, check_multiprocessing_context, warn_of_too_many_workers
 from forebay._fallback import engine_is_missing, say_once
+from forebay._fetch import fetcher_of
 from forebay._seeds import GeneratorLike
+from forebay._tally import StreamTally
+from forebay.dataset import is_stream
 from forebay.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +30,8 @@ class DataLoader:
     yours, writable, for as long as you keep them.
 
     Args:
-        dataset: anything with `__getitem__`, and `__len__` for the default samplers; or with `__getitems__`.
+        dataset: anything with `__getitem__`, and `__len__` for the default samplers, or with `__getitems__`; or an
+            `IterableDataset` (or anything else that can only be iterated), of which every worker reads its own copy.
         batch_size: samples per batch; None hands samples out one by one.
         shuffle: whether every epoch has a new random order.
         sampler: gives the indices, in order. Excludes `shuffle`.
@@ -108,6 +112,7 @@ class DataLoader:
         self.persistent_workers = checked.persistent_workers
         self.in_order = checked.in_order
         self.memory_budget = checked_memory_budget(memory_budget)
+        self._stream_length: int | None = None
         self._live: weakref.WeakSet[WorkersIterator] = weakref.WeakSet()
         self._iterator: WorkersIterator | None = None
         self._built = True
@@ -131,31 +136,44 @@ class DataLoader:
         """What gives the indices: the batch sampler, or without automatic batching the sampler."""
         return self.sampler if self.batch_sampler is None else self.batch_sampler
 
+    @property
+    def stream(self) -> bool:
+        """Whether the dataset is read by iteration, so that there are no indices."""
+        return is_stream(self.dataset)
+
     def __len__(self) -> int:
-        """The number of batches of an epoch."""
-        return len(self.index_sampler)
+        """The number of batches of an epoch; for an iterable dataset with a length, as if one worker read it."""
+        if not self.stream:
+            return len(self.index_sampler)
+        length = self._stream_length = len(self.dataset)
+        if self.batch_size is None:
+            return length
+        return length // self.batch_size if self.drop_last else -(-length // self.batch_size)
 
     def __iter__(self) -> "Iterator[Any]":
         """Begins an epoch."""
         if self.num_workers == 0:
-            return _InlineIterator(self)
+            return _InlineIterator(self, self._new_tally())
         if engine_is_missing():
             say_once(
                 "forebay has no engine on this operating system: batches are made without workers",
                 stacklevel=2,
             )
-            return _InlineIterator(self)
+            return _InlineIterator(self, self._new_tally())
         if self._iterator is not None and not self._iterator.ended:
-            self._iterator.begin(iter(self.index_sampler))
+            self._iterator.begin(iter(self.index_sampler), self._new_tally())
             return self._iterator
         warn_of_too_many_workers(self.num_workers, stacklevel=2)
         from forebay._iterator import WorkersIterator
 
-        iterator = WorkersIterator(self)
+        iterator = WorkersIterator(self, self._new_tally())
         self._live.add(iterator)
         if self.persistent_workers:
             self._iterator = iterator
         return iterator
+
+    def _new_tally(self) -> StreamTally:
+        return StreamTally(self.dataset, self._stream_length, self.num_workers)
 
     def close(self) -> None:
         """Ends the workers of all iterators of this loader. A later `iter()` starts new ones."""
@@ -193,13 +211,17 @@ def checked_memory_budget(memory_budget: int | None) -> int | None:
 class _InlineIterator:
     """An epoch made in this process."""
 
-    def __init__(self, loader: DataLoader) -> None:
+    def __init__(self, loader: DataLoader, tally: StreamTally) -> None:
         if loader.timeout:
             raise ConfigError(f"timeout={loader.timeout} needs workers: without them nobody can stop a slow dataset")
-        self._dataset = loader.dataset
         self._collate_fn = loader.collate_fn
-        self._auto_collation = loader.batch_sampler is not None
-        self._fetch_all = getattr(loader.dataset, "__getitems__", None)
+        self._fetcher = fetcher_of(
+            loader.dataset,
+            stream=loader.stream,
+            auto_collation=loader.batch_sampler is not None,
+            drop_last=loader.drop_last,
+        )
+        self._tally = tally
         self._indices = iter(loader.index_sampler)
         self._length = loader.index_sampler
         # Drawn although nobody needs it: the order does not depend on whether there are workers.
@@ -212,9 +234,6 @@ class _InlineIterator:
         return len(self._length)
 
     def __next__(self) -> Any:
-        indices = next(self._indices)
-        if not self._auto_collation:
-            return self._collate_fn(self._dataset[indices])
-        if self._fetch_all:
-            return self._collate_fn(self._fetch_all(indices))
-        return self._collate_fn([self._dataset[index] for index in indices])
+        batch = self._collate_fn(self._fetcher.fetch(next(self._indices)))
+        self._tally.count(stacklevel=2)
+        return batch

@@ -1,7 +1,7 @@
 """In which order a dataset is read: samplers yield indices, batch samplers yield lists of them."""
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -68,6 +68,14 @@ class SequentialSampler(Sampler[int]):
     def __len__(self) -> int:
         """Returns the length of the data source."""
         return len(self.data_source)
+
+
+class EndlessSampler(Sampler[None]):
+    """Yields `None` for ever: what stands in the place of an index for a dataset that is a stream."""
+
+    def __iter__(self) -> Iterator[None]:
+        """Returns an endless pass."""
+        return repeat(None)
 
 
 class RandomSampler(Sampler[int]):

@@ -83,12 +83,6 @@ def test_iterable_datasets_refuse_an_order_in_torchs_words(
     assert outcome(check, {"dataset": ours, **arguments}) == expected
 
 
-@pytest.mark.parametrize("arguments", [{}, {"shuffle": False}, {"batch_size": 7}])
-def test_iterable_datasets_are_not_read_yet(arguments: dict[str, Any]) -> None:
-    with pytest.raises(NotImplementedError, match=r"does not read iterable datasets yet, but got <class"):
-        check(IterableDataset[int](), **arguments)
-
-
 def test_a_prefetch_factor_of_zero_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match=r"prefetch_factor option should be positive.*prefetch_factor=0"):
         check([1], num_workers=1, prefetch_factor=0)

@@ -6,7 +6,6 @@ import os
 import pickle
 import re
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -198,38 +197,12 @@ def test_more_workers_than_cpus_are_warned_of_at_construction_and_at_every_start
 # -- What the engine does not serve yet
 
 
-class Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
-    def __iter__(self) -> Iterator[int]:
-        info = torch.utils.data.get_worker_info()
-        return iter([0, 1, 2]) if info is None else iter([info.id * 10, info.id * 10 + 1])
-
-
-def test_an_iterable_dataset_goes_to_torchs_own_iterator_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forebay._fallback._said", set())
-    loader = forebay.torch.DataLoader(Stream(), num_workers=2)
-    with pytest.warns(FallbackWarning, match="iterable datasets") as caught:
-        epochs = [sorted(flat(iter(loader))) for _ in range(2)]
-    assert epochs == [[0, 1, 10, 11]] * 2
-    assert len([warning for warning in caught if warning.category is FallbackWarning]) == 1
-    assert type(iter(loader)) is torch_dataloader._MultiProcessingDataLoaderIter
-    assert caught[0].filename == __file__
-
-
-def test_an_iterable_dataset_without_workers_needs_no_words() -> None:
-    assert flat(forebay.torch.DataLoader(Stream())) == [0, 1, 2]
-
-
 def test_pin_memory_without_an_accelerator_changes_nothing_and_is_served() -> None:
     if torch.accelerator.is_available():
         pytest.skip("there is an accelerator")
     iterator = iter(forebay.torch.DataLoader([1, 2], num_workers=1, pin_memory=True))
     assert journey_of(iterator)
     assert flat(iterator) == [1, 2]
-
-
-def test_the_numpy_front_refuses_iterable_datasets_and_says_what_to_use() -> None:
-    with pytest.raises(NotImplementedError, match=r"forebay\.torch\.DataLoader"):
-        forebay.DataLoader(Stream())
 
 
 def test_a_datapipe_goes_to_torchs_own_iterator(monkeypatch: pytest.MonkeyPatch) -> None:

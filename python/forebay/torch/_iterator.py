@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._utils import ExceptionWrapper
-from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
+from torch.utils.data.dataloader import _BaseDataLoaderIter, _DatasetKind, _MultiProcessingDataLoaderIter
 
 from forebay._journey import Journey, SampleError
 from forebay.torch._front import make_front, prepare
@@ -28,7 +28,13 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         self._prefetch_factor = loader.prefetch_factor
         self._in_order = loader.in_order
         self._pin_memory_thread: Any = None
-        self._journey = Journey.of_loader(loader, make_front(), base_seed=int(self._base_seed), prepare=prepare)
+        self._journey = Journey.of_loader(
+            loader,
+            make_front(),
+            stream=loader._dataset_kind == _DatasetKind.Iterable,
+            base_seed=int(self._base_seed),
+            prepare=prepare,
+        )
         self._workers: Any = self._journey.processes
         self._reset(loader, first_iter=True)
 
@@ -37,7 +43,9 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         self._journey.begin(self._sampler_iter)
 
     def __next__(self) -> Any:
-        if torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
+        # Torch's own also compares what an iterable dataset gives with what its length promised.
+        told: int | None = self._IterableDataset_len_called
+        if told is not None or torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
             return super().__next__()
         batch = self._next_data()
         self._num_yielded += 1

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 import torch.utils.data
-from torch.utils.data.dataloader import _BaseDataLoaderIter, _DatasetKind
-from torch.utils.data.datapipes.datapipe import MapDataPipe
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+from torch.utils.data.datapipes.datapipe import IterDataPipe, MapDataPipe
 
 from forebay._fallback import engine_is_missing, say_once
 from forebay.errors import ConfigError
@@ -141,9 +141,7 @@ def _not_served(loader: DataLoader[Any]) -> str | None:
     """What about this loader the engine cannot do yet, or None."""
     if engine_is_missing():
         return "this operating system"
-    if loader._dataset_kind != _DatasetKind.Map:
-        return "iterable datasets"
-    if isinstance(loader.dataset, MapDataPipe):
+    if isinstance(loader.dataset, (IterDataPipe, MapDataPipe)):
         return "datapipes"
     if loader.pin_memory and torch.accelerator.is_available():
         return "pin_memory"

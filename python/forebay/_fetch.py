@@ -1,0 +1,115 @@
+"""How samples are got: by index from a map dataset, or one after the other from a stream.
+
+Used by workers, and by loaders without any. The rules are PyTorch's.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeAlias
+
+__all__ = ["FailedFetcher", "Fetcher", "MapFetcher", "StreamFetcher", "fetcher_of"]
+
+
+class MapFetcher:
+    """Samples of a dataset with `__getitem__`.
+
+    Args:
+        dataset: the dataset.
+        auto_collation: whether a batch's indices come as a list, or one index for one sample.
+    """
+
+    def __init__(self, dataset: Any, *, auto_collation: bool) -> None:
+        self._dataset = dataset
+        self._auto_collation = auto_collation
+        bulk: Callable[[Any], Any] | None = getattr(dataset, "__getitems__", None) if auto_collation else None
+        self._fetch_all = bulk
+        self.current: tuple[Any] | None = None
+        """The index of the sample that is being made or has failed, in a tuple; None otherwise."""
+
+    def fetch(self, indices: Any) -> Any:
+        """A batch's samples, or without automatic batching the one sample."""
+        self.current = None
+        if not self._auto_collation:
+            self.current = (indices,)
+            sample = self._dataset[indices]
+            self.current = None
+            return sample
+        if self._fetch_all:
+            return self._fetch_all(indices)
+        samples: list[Any] = []
+        dataset = self._dataset
+        index: Any = None
+        try:
+            for index in indices:
+                samples.append(dataset[index])
+        except BaseException:
+            self.current = (index,)
+            raise
+        return samples
+
+
+class StreamFetcher:
+    """Samples of one pass over an iterable dataset.
+
+    Args:
+        dataset: the dataset.
+        auto_collation: whether samples are wanted in lists, or one by one.
+        drop_last: whether a last list that is short is left out.
+    """
+
+    current = None
+    """Samples of a stream have no index."""
+
+    def __init__(self, dataset: Any, *, auto_collation: bool, drop_last: bool) -> None:
+        self._samples: Iterator[Any] = iter(dataset)
+        self._auto_collation = auto_collation
+        self._drop_last = drop_last
+        self._ended = False
+
+    def fetch(self, places: Sequence[None]) -> Any:
+        """As many of the next samples as there are places, or without automatic batching the next one.
+
+        Raises:
+            StopIteration: there are none left.
+        """
+        if not self._auto_collation:
+            return next(self._samples)
+        if self._ended:
+            raise StopIteration
+        samples = list(islice(self._samples, len(places)))
+        self._ended = len(samples) < len(places)
+        if not samples or (self._ended and self._drop_last):
+            raise StopIteration
+        return samples
+
+
+class FailedFetcher:
+    """Takes the place of a fetcher that could not be made: its exception takes the place of the batches.
+
+    For a stream of the first one only: who has no samples must not go on for ever.
+    """
+
+    current = None
+
+    def __init__(self, error: Exception, *, stream: bool) -> None:
+        self._error = error
+        self._traceback = error.__traceback__
+        self._stream = stream
+        self._raised = False
+
+    def fetch(self, _indices: Any) -> Any:
+        """Raises the exception."""
+        if self._stream and self._raised:
+            raise StopIteration
+        self._raised = True
+        raise self._error.with_traceback(self._traceback)
+
+
+Fetcher: TypeAlias = MapFetcher | StreamFetcher | FailedFetcher
+
+
+def fetcher_of(dataset: Any, *, stream: bool, auto_collation: bool, drop_last: bool) -> Fetcher:
+    """The fetcher for a dataset of either kind; for a stream, a new pass over it."""
+    if stream:
+        return StreamFetcher(dataset, auto_collation=auto_collation, drop_last=drop_last)
+    return MapFetcher(dataset, auto_collation=auto_collation)

@@ -81,6 +81,7 @@ _NOT_SLOWER = {WALL: Aim(1)}
 CASES = (
     Case("scalars", "64 scalars", "scalars", _handoff(Aim(15, 25)), count=600),
     Case("tokens", "16 x dict of three int64[1024]", "tokens", _handoff(Aim(18, 35)), batch_size=16),
+    Case("stream", "the same, iterable dataset", "token-stream", _handoff(Aim(18, 35)), batch_size=16),
     Case("uint8", "64 x uint8[224, 224, 3]", "uint8", _handoff(Aim(9, 15), Aim(20, 40))),
     Case("float32", "64 x float32[3, 224, 224]", "float32", _handoff(Aim(7, 9)), count=100),
     Case("pairs", "64 x (uint8 image, label)", "pairs", _handoff(None), quick=False),

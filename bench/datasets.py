@@ -6,13 +6,13 @@ seen when it is compared. A sample is stamped again one batch later. The trainer
 write to their own copies, and with 0 workers a batch has been copied by then.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from cases import IMAGES
 
@@ -61,6 +61,18 @@ class Labelled(Stamped):
         return super().__getitem__(index), index
 
 
+class Stream(IterableDataset[Any]):
+    """The same samples one after the other, each from one worker."""
+
+    def __init__(self, dataset: Stamped) -> None:
+        self.dataset = dataset
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        first, step = (0, 1) if info is None else (info.id, info.num_workers)
+        return map(self.dataset.__getitem__, range(first, self.dataset.length, step))
+
+
 def _stamps(array: Array) -> Array:
     words = array.reshape(-1).view(np.int64)
     return words[:: (words.size - 1) // 2]
@@ -93,6 +105,7 @@ def _tokens(*, tensors: bool) -> Pool:
 DATASETS: dict[str, Callable[[int], Dataset[Any]]] = {
     "scalars": Scalars,
     "tokens": lambda length: Stamped(length, _tokens(tensors=True)),
+    "token-stream": lambda length: Stream(Stamped(length, _tokens(tensors=True))),
     "token-arrays": lambda length: Stamped(length, _tokens(tensors=False)),
     "uint8": lambda length: Stamped(length, _images(np.uint8, tensors=True)),
     "arrays": lambda length: Stamped(length, _images(np.uint8, tensors=False)),

@@ -16,6 +16,7 @@ from typing import Any
 from forebay import _report
 from forebay._crew import Crew
 from forebay._engine import Engine, Front
+from forebay._randomness import warn_of_equal_generators
 from forebay._report import Report
 from forebay._worker import Assignment, Prepared
 from forebay.errors import (
@@ -110,6 +111,7 @@ class Journey:
         cls, loader: Any, front: Front, *, stream: bool, base_seed: int, prepare: Callable[[Assignment], Prepared]
     ) -> "Journey":
         """The journey that a loader of either front describes: their attributes have the same names."""
+        warn_of_equal_generators(loader, stacklevel=_users_level())
         assignment = Assignment(
             worker_id=0,
             num_workers=loader.num_workers,

@@ -7,6 +7,7 @@ working.
 __all__ = [
     "ConfigError",
     "EngineError",
+    "EqualGeneratorsWarning",
     "FallbackWarning",
     "ForebayError",
     "ForebayWarning",
@@ -79,6 +80,10 @@ class ForebayWarning(UserWarning):
 
 class MemoryBudgetWarning(ForebayWarning):
     """Batches that the program keeps have used the memory budget up: further ones are copied."""
+
+
+class EqualGeneratorsWarning(ForebayWarning):
+    """A dataset holds random generators that give the same numbers in all workers."""
 
 
 class FallbackWarning(ForebayWarning):

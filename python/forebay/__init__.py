@@ -3,7 +3,7 @@
 `forebay.torch` has the same for torch.
 """
 
-from forebay._advice import suggested_num_workers
+from forebay._suggested_workers import suggested_num_workers
 from forebay.collate import default_collate, default_collate_fn_map, default_convert
 from forebay.dataset import Dataset, IterableDataset, Subset, WorkerInfo, get_worker_info
 from forebay.errors import ForebayError

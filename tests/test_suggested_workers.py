@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import forebay
-from forebay._advice import Host, advise
+from forebay._suggested_workers import Host, advise
 from support import in_child
 
 NOWHERE = Path("/nowhere")

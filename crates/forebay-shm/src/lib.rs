@@ -48,6 +48,8 @@ mod segment;
 #[cfg(not(loom))]
 mod slot;
 #[cfg(not(loom))]
+pub mod socket;
+#[cfg(not(loom))]
 pub mod sys;
 #[cfg(not(loom))]
 mod writer;

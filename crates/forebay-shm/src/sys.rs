@@ -38,6 +38,49 @@ pub(crate) fn keeps_its_size(file: &OwnedFd) -> bool {
     fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
 }
 
+/// An anonymous file that holds `bytes` and can never change: for what many processes are to read.
+///
+/// # Errors
+/// When there is no memory or no descriptor left.
+pub fn sealed_file(bytes: &[u8]) -> Result<OwnedFd, ShmError> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = memfd_create("forebay-sealed", flags).map_err(ShmError::os("memfd_create"))?;
+    write_all(file.as_fd(), 0, bytes)?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
+    fcntl_add_seals(&file, seals).map_err(ShmError::os("fcntl(F_ADD_SEALS)"))?;
+    Ok(file)
+}
+
+/// All that is in a file, wherever its other readers are in it.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_file(file: &OwnedFd) -> Result<Vec<u8>, ShmError> {
+    let (mut bytes, mut read) = (vec![0; file_len(file)? as usize], 0);
+    while read < bytes.len() {
+        match rustix::io::pread(file, &mut bytes[read..], read as u64) {
+            Ok(0) => break,
+            Ok(count) => read += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(ShmError::os("pread")(errno)),
+        }
+    }
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// Takes this process's standard input away from everybody else: what it was is returned, and `/dev/null` takes its place.
+///
+/// # Errors
+/// When there is none, no `/dev/null`, or no descriptor left.
+pub fn take_standard_input() -> Result<OwnedFd, ShmError> {
+    let taken = duplicate(rustix::stdio::stdin())?;
+    let nothing =
+        File::open("/dev/null").map_err(|source| ShmError::Os { call: "open(/dev/null)", source })?;
+    rustix::stdio::dup2_stdin(nothing).map_err(ShmError::os("dup2"))?;
+    Ok(taken)
+}
+
 /// The largest file this process may make.
 pub(crate) fn largest_file() -> u64 {
     getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX)

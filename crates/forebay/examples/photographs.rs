@@ -54,6 +54,8 @@ fn is_photograph(path: &Path) -> bool {
 }
 
 impl Dataset for Photographs {
+    type Sample = Sample;
+
     fn len(&self) -> usize {
         self.files.len()
     }

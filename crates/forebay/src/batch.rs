@@ -1,7 +1,11 @@
 //! Station 5: a batch as typed slices of the memory it came in.
 
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+
+use forebay_engine::EngineError;
 use forebay_engine::layout::Value;
-use forebay_engine::{self as engine, EngineError};
 use forebay_shm::Region;
 
 use crate::error::Kind;
@@ -13,6 +17,7 @@ use crate::{DType, Element, Error};
 /// # use forebay::{BoxError, DataLoader, Dataset, Error, Sample};
 /// # struct Numbers;
 /// # impl Dataset for Numbers {
+/// #     type Sample = Sample;
 /// #     fn len(&self) -> usize { 4 }
 /// #     fn get(&self, index: usize) -> Result<Sample, BoxError> {
 /// #         Ok(Sample::new().with("number", index as f32))
@@ -49,7 +54,7 @@ impl Batch {
         self.len
     }
 
-    /// Whether there are no samples. No loader makes such a batch.
+    /// Whether there are no samples: a batch sampler may ask for such a batch.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -104,24 +109,31 @@ impl Batch {
         }
     }
 
-    /// `len` samples, described by `value`, in `regions`.
-    pub(crate) fn assemble(
-        len: usize,
-        value: Value,
-        regions: Vec<Region>,
-        copied: bool,
-    ) -> Result<Self, Error> {
-        let Value::Map(pairs) = value else { return Err(unknown()) };
+    /// The array `name`, taken out of the batch, still without a copy: it keeps its memory, and that only.
+    ///
+    /// # Errors
+    /// When there is no such array, or its elements are of another type.
+    pub fn take<E: Element>(&mut self, name: &str) -> Result<OwnedArray<E>, Error> {
+        let place = self.place::<E>(name)?;
+        if E::view(self.arrays[place].region.bytes()).is_none() {
+            return Err(self.arrays[place].has_no_elements());
+        }
+        let BatchArray { shape, region, .. } = self.arrays.remove(place);
+        Ok(OwnedArray { shape, region, elements: PhantomData })
+    }
+
+    /// What a worker described as `value`, in `regions`.
+    pub(crate) fn assemble(value: Value, regions: Vec<Region>, copied: bool) -> Result<Self, Error> {
+        let Value::Tuple(parts) = value else { return Err(unknown()) };
+        let Ok([Value::Int(len), Value::Map(pairs)]) = <[Value; 2]>::try_from(parts) else {
+            return Err(unknown());
+        };
         if pairs.len() != regions.len() {
             return Err(unknown());
         }
         let arrays = pairs.into_iter().zip(regions).map(|(pair, region)| BatchArray::assemble(pair, region));
-        Ok(Self { len, arrays: arrays.collect::<Option<_>>().ok_or_else(unknown)?, copied })
-    }
-
-    /// A batch that has come from a worker.
-    pub(crate) fn from_engine(len: usize, batch: engine::Batch) -> Result<Self, Error> {
-        Self::assemble(len, batch.value, batch.regions, batch.copied)
+        let arrays = arrays.collect::<Option<_>>().ok_or_else(unknown)?;
+        Ok(Self { len: usize::try_from(len).map_err(|_| unknown())?, arrays, copied })
     }
 }
 
@@ -178,5 +190,51 @@ impl<E> ArrayViewMut<'_, E> {
     /// All elements, the last dimension first.
     pub fn as_mut_slice(&mut self) -> &mut [E] {
         self.elements
+    }
+}
+
+/// An array of a batch on its own. It owns its memory, and dereferences to a slice of its elements; what borrows from it
+/// cannot outlive it.
+///
+/// ```compile_fail
+/// # use forebay::{Batch, Error};
+/// fn kept_too_long(mut batch: Batch) -> Result<&'static [f32], Error> {
+///     let pixels = batch.take::<f32>("pixels")?;
+///     Ok(&pixels[..]) // the compiler: `pixels` is dropped here
+/// }
+/// ```
+pub struct OwnedArray<E> {
+    shape: Vec<usize>,
+    region: Region,
+    elements: PhantomData<E>,
+}
+
+impl<E: Element> OwnedArray<E> {
+    /// How many elements in each dimension.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+}
+
+/// Checked when the array was taken out; and nobody else may write there.
+const OVERWRITTEN: &str = "the memory of a batch was overwritten";
+
+impl<E: Element> Deref for OwnedArray<E> {
+    type Target = [E];
+
+    fn deref(&self) -> &[E] {
+        E::view(self.region.bytes()).expect(OVERWRITTEN)
+    }
+}
+
+impl<E: Element> DerefMut for OwnedArray<E> {
+    fn deref_mut(&mut self) -> &mut [E] {
+        E::view_mut(self.region.bytes_mut()).expect(OVERWRITTEN)
+    }
+}
+
+impl<E: Element> fmt::Debug for OwnedArray<E> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "OwnedArray({}{:?})", E::DTYPE, self.shape)
     }
 }

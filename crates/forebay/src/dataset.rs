@@ -1,20 +1,22 @@
-//! What a user gives: samples by index.
+//! What a user gives: samples by index, or streams of samples.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::Array;
 
-/// Any error of a dataset.
+/// Any error of a dataset, or of another part that the user writes.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Samples by index, read by several threads at once.
+/// Samples by index, read by several workers at once.
 ///
 /// ```
-/// # use forebay::{Array, BoxError, Dataset, Sample};
+/// # use forebay::{BoxError, Dataset, Sample};
 /// struct Texts(Vec<Vec<u32>>);
 ///
 /// impl Dataset for Texts {
+///     type Sample = Sample;
+///
 ///     fn len(&self) -> usize {
 ///         self.0.len()
 ///     }
@@ -29,6 +31,10 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// # assert_eq!(Texts(vec![vec![1]]).get(0).unwrap().names().collect::<Vec<_>>(), ["tokens", "length"]);
 /// ```
 pub trait Dataset: Send + Sync {
+    /// What is at an index: a [`Sample`] of named arrays, or anything that the loader's [`Collate`](crate::Collate) makes
+    /// batches of.
+    type Sample;
+
     /// How many samples there are. Called once for each epoch, when it begins.
     fn len(&self) -> usize;
 
@@ -39,21 +45,130 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// Whatever went wrong: the error comes to the trainer in the place of the batch. A panic does, too, unless the
     /// program is built with `panic = "abort"`.
-    fn get(&self, index: usize) -> Result<Sample, BoxError>;
+    fn get(&self, index: usize) -> Result<Self::Sample, BoxError>;
 
     /// Whether there are no samples.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Called once by every worker before its first sample: the place to open what is not to be shared. A worker
+    /// *process* has a copy of the dataset of its own, worker threads share one. Without workers it is not called.
+    ///
+    /// # Errors
+    /// Whatever went wrong: it comes in the place of every batch of this worker.
+    fn init_worker(&self, info: &WorkerInfo) -> Result<(), BoxError> {
+        let _ = info;
+        Ok(())
+    }
 }
 
 impl<D: Dataset + ?Sized> Dataset for Arc<D> {
+    type Sample = D::Sample;
+
     fn len(&self) -> usize {
         (**self).len()
     }
 
-    fn get(&self, index: usize) -> Result<Sample, BoxError> {
+    fn get(&self, index: usize) -> Result<Self::Sample, BoxError> {
         (**self).get(index)
+    }
+
+    fn init_worker(&self, info: &WorkerInfo) -> Result<(), BoxError> {
+        (**self).init_worker(info)
+    }
+}
+
+/// One worker's pass over an [`IterableDataset`].
+pub type Stream<'a, S> = Box<dyn Iterator<Item = Result<S, BoxError>> + Send + 'a>;
+
+/// Samples that come as a stream: lines of a log, records of an archive, rows of a query.
+///
+/// Every worker makes a pass of its own in every epoch, so a dataset that does not look at the worker's number gives each
+/// sample once *per worker*. A batch has samples of one worker's stream only, and the last one of each stream may have
+/// fewer. These are PyTorch's rules.
+///
+/// ```
+/// # use forebay::{BoxError, DataLoader, Error, IterableDataset, Sample, Stream, WorkerInfo};
+/// /// Counts down from 9.
+/// struct Countdown;
+///
+/// impl IterableDataset for Countdown {
+///     type Sample = Sample;
+///
+///     fn iter<'a>(&'a self, info: &WorkerInfo) -> Result<Stream<'a, Sample>, BoxError> {
+///         // This worker's share of all numbers.
+///         let numbers = (0..10i64).rev().skip(info.id).step_by(info.num_workers);
+///         Ok(Box::new(numbers.map(|number| Ok(Sample::new().with("number", number)))))
+///     }
+/// }
+///
+/// let loader = DataLoader::streaming(Countdown).batch_size(2).num_workers(2).build()?;
+/// let mut batches = Vec::new();
+/// for batch in &loader {
+///     batches.push(batch?.array::<i64>("number")?.as_slice().to_vec());
+/// }
+/// assert_eq!(batches, [vec![9, 7], vec![8, 6], vec![5, 3], vec![4, 2], vec![1], vec![0]]);
+/// # Ok::<(), Error>(())
+/// ```
+pub trait IterableDataset: Send + Sync {
+    /// What the stream is made of.
+    type Sample;
+
+    /// Begins this worker's pass: called by every worker in every epoch. Without workers there is one pass, of worker 0
+    /// of 1.
+    ///
+    /// # Errors
+    /// Whatever went wrong: it comes in the place of a batch, and this worker's pass is over. An error in the stream
+    /// costs the batch in which it comes; the pass goes on.
+    fn iter<'a>(&'a self, info: &WorkerInfo) -> Result<Stream<'a, Self::Sample>, BoxError>;
+
+    /// As [`Dataset::init_worker`].
+    ///
+    /// # Errors
+    /// As there.
+    fn init_worker(&self, info: &WorkerInfo) -> Result<(), BoxError> {
+        let _ = info;
+        Ok(())
+    }
+}
+
+impl<D: IterableDataset + ?Sized> IterableDataset for Arc<D> {
+    type Sample = D::Sample;
+
+    fn iter<'a>(&'a self, info: &WorkerInfo) -> Result<Stream<'a, Self::Sample>, BoxError> {
+        (**self).iter(info)
+    }
+
+    fn init_worker(&self, info: &WorkerInfo) -> Result<(), BoxError> {
+        (**self).init_worker(info)
+    }
+}
+
+/// Which worker this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerInfo {
+    /// Its number, from 0.
+    pub id: usize,
+    /// How many workers there are; 1 when there are none and the calling thread makes the batches.
+    pub num_workers: usize,
+    /// For its random generators: different for every worker of an epoch and for every epoch, and the same in every run.
+    /// It depends on the loader's seed ([`Builder::seed`](crate::Builder::seed)), the epoch and the worker's number.
+    pub seed: u64,
+    /// The epoch. In [`Dataset::init_worker`], the one for which the worker was started.
+    pub epoch: u64,
+}
+
+impl WorkerInfo {
+    /// What worker `id` of `num_workers` is told in `epoch` by a loader with this seed: for a dataset's own tests.
+    ///
+    /// ```
+    /// # use forebay::WorkerInfo;
+    /// assert_ne!(WorkerInfo::new(0, 2, 7, 0).seed, WorkerInfo::new(1, 2, 7, 0).seed);
+    /// ```
+    pub fn new(id: usize, num_workers: usize, loader_seed: u64, epoch: u64) -> Self {
+        Self { id, num_workers, seed: crate::order::worker_seed(loader_seed, epoch, id as u64), epoch }
     }
 }
 

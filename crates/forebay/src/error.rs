@@ -1,16 +1,18 @@
 //! One small error outside, the precise ones inside.
 
-use std::fmt;
+use std::time::Duration;
 
 use forebay_engine::EngineError;
 use forebay_shm::ShmError;
 
+use crate::failure::{Class, Failure};
 use crate::{BoxError, DType};
 
-/// What went wrong: with the configuration, the dataset, the memory, or the use of a batch.
+/// What went wrong: with the configuration, the dataset, the workers, the memory, or the use of a batch.
 ///
 /// The text says what happened, with which value, and what to do. What the dataset itself returned is the
-/// [`source`](std::error::Error::source), so that it can be taken down to its own type.
+/// [`source`](std::error::Error::source), so that it can be taken down to its own type; of worker processes, which can
+/// hand over its texts only, the source is a [`RemoteError`](crate::RemoteError).
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct Error(Box<Kind>);
@@ -19,6 +21,8 @@ pub struct Error(Box<Kind>);
 pub(crate) enum Kind {
     #[error("{name} must be at least 1, but is {value}")]
     Zero { name: &'static str, value: usize },
+    #[error("{0}")]
+    Config(String),
     #[error("an array of shape {shape:?} cannot be made of {given} elements")]
     Shape { shape: Vec<usize>, given: usize },
     #[error("the batch has no array {name:?}; it has {}", listed(names))]
@@ -27,17 +31,18 @@ pub(crate) enum Kind {
     OtherType { name: String, dtype: DType, asked: DType },
     #[error("array {name:?} has bytes that are no elements of type {dtype}: its memory was overwritten")]
     NoElements { name: String, dtype: DType },
-    #[error("the dataset returned an error for index {index} ({place})")]
-    Dataset { index: usize, place: Place, source: BoxError },
-    #[error("the dataset panicked for index {index} ({place}): {text}")]
-    Panic { index: usize, place: Place, text: String },
+    #[error("{what}")]
+    Writing { what: String },
+    #[error("{text}{}", in_place(*place))]
+    Batch { class: Class, index: Option<usize>, text: String, source: Option<BoxError>, place: Option<Place> },
     #[error(
-        "the samples of one batch must have the same arrays, but the one at index {first_index} has {first} and the one \
-         at index {index} has {other} ({place}); make them alike in the dataset, or use batch_size(1)"
+        "worker {worker} has not made batch {batch} within the timeout of {} s; it may be stuck in the dataset: raise \
+         timeout, or ask again to go on waiting",
+        timeout.as_secs_f64()
     )]
-    Mismatch { first_index: usize, first: String, index: usize, other: String, place: Place },
-    #[error("there is no memory for a batch ({place})")]
-    Memory { place: Place, source: ShmError },
+    Timeout { worker: u32, batch: u64, timeout: Duration },
+    #[error("{text}")]
+    WorkerDied { worker: u32, text: String },
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -51,12 +56,11 @@ pub(crate) struct Place {
     pub(crate) worker: Option<u32>,
 }
 
-impl fmt::Display for Place {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.worker {
-            Some(worker) => write!(formatter, "batch {}, worker {worker}", self.batch),
-            None => write!(formatter, "batch {}, without workers", self.batch),
-        }
+fn in_place(place: Option<Place>) -> String {
+    match place {
+        Some(Place { batch, worker: Some(worker) }) => format!(" (batch {batch}, worker {worker})"),
+        Some(Place { batch, worker: None }) => format!(" (batch {batch}, without workers)"),
+        None => String::new(),
     }
 }
 
@@ -76,76 +80,132 @@ impl From<EngineError> for Error {
     }
 }
 
+impl From<ShmError> for Error {
+    fn from(error: ShmError) -> Self {
+        EngineError::from(error).into()
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::of_batch(failure, None)
+    }
+}
+
 impl Error {
-    /// Whether a value given to the [`Builder`](crate::Builder) cannot work.
+    pub(crate) fn config(text: impl Into<String>) -> Self {
+        Kind::Config(text.into()).into()
+    }
+
+    pub(crate) fn of_batch(failure: Failure, place: Option<Place>) -> Self {
+        let Failure { class, index, text, source } = failure;
+        Kind::Batch { class, index, text, source, place }.into()
+    }
+
+    /// What this error, which came up while a batch was being made, says about the batch.
+    pub(crate) fn into_failure(self) -> Failure {
+        match *self.0 {
+            Kind::Batch { class, index, text, source, .. } => Failure { class, index, text, source },
+            other => {
+                Failure::new(Class::Collate, "the batch could not be collated").because(Self::from(other))
+            }
+        }
+    }
+
+    /// Whether a value given to the [`Builder`](crate::Builder) cannot work, or two of them exclude each other.
     pub fn is_config(&self) -> bool {
-        matches!(*self.0, Kind::Zero { .. } | Kind::Engine(EngineError::Config(_)))
+        matches!(*self.0, Kind::Zero { .. } | Kind::Config(_) | Kind::Engine(EngineError::Config(_)))
     }
 
     /// Whether the dataset returned an error, which is the source of this one.
     pub fn is_dataset(&self) -> bool {
-        matches!(*self.0, Kind::Dataset { .. })
+        self.is_of(Class::Dataset)
     }
 
-    /// Whether the dataset panicked.
+    /// Whether the dataset, or what collates its samples, panicked.
     pub fn is_panic(&self) -> bool {
-        matches!(*self.0, Kind::Panic { .. })
+        self.is_of(Class::Panic)
     }
 
     /// Whether the samples of a batch differ in names, element types or shapes.
     pub fn is_mismatch(&self) -> bool {
-        matches!(*self.0, Kind::Mismatch { .. })
+        self.is_of(Class::Mismatch)
+    }
+
+    /// Whether a [`Collate`](crate::Collate) returned an error of its own.
+    pub fn is_collate(&self) -> bool {
+        self.is_of(Class::Collate)
+    }
+
+    /// Whether a sampler gave an index that the dataset does not have.
+    pub fn is_index(&self) -> bool {
+        self.is_of(Class::Index)
+    }
+
+    /// Whether a worker could not begin: its `init_worker` failed.
+    pub fn is_init_worker(&self) -> bool {
+        self.is_of(Class::InitWorker)
+    }
+
+    /// Whether a batch took longer than the loader's timeout. Asking again goes on waiting.
+    pub fn is_timeout(&self) -> bool {
+        matches!(*self.0, Kind::Timeout { .. })
+    }
+
+    /// Whether a worker ended although it had work to do.
+    pub fn is_worker_died(&self) -> bool {
+        matches!(*self.0, Kind::WorkerDied { .. })
     }
 
     /// Whether there was no memory for a batch, or no room left in the memory budget.
     pub fn is_memory(&self) -> bool {
         use ShmError::{NoMemory, OverBudget, TooLarge};
-        let of_indices = |error: &_| matches!(error, NoMemory { .. } | OverBudget { .. } | TooLarge { .. });
+        let of_memory = |error: &_| matches!(error, NoMemory { .. } | OverBudget { .. } | TooLarge { .. });
         match &*self.0 {
-            Kind::Memory { .. } => true,
-            Kind::Engine(EngineError::Shm(error)) => of_indices(error),
-            _ => false,
+            Kind::Engine(EngineError::Shm(error)) => of_memory(error),
+            _ => self.is_of(Class::Memory),
         }
     }
 
-    /// Whether the operating system refused something else that an epoch needs: a thread, a descriptor.
+    /// Whether the operating system refused something else that an epoch needs: a thread, a process, a descriptor.
     pub fn is_system(&self) -> bool {
         matches!(*self.0, Kind::Engine(EngineError::Shm(ShmError::Os { .. })))
     }
 
     /// Whether an array was made with a wrong number of elements, or asked for by a wrong name or element type.
     pub fn is_array(&self) -> bool {
-        use Kind::{NoArray, NoElements, OtherType, Shape};
-        matches!(*self.0, Shape { .. } | NoArray { .. } | OtherType { .. } | NoElements { .. })
+        use Kind::{NoArray, NoElements, OtherType, Shape, Writing};
+        matches!(
+            *self.0,
+            Shape { .. } | NoArray { .. } | OtherType { .. } | NoElements { .. } | Writing { .. }
+        )
     }
 
     /// The index of the sample that could not be had.
     pub fn index(&self) -> Option<usize> {
-        match *self.0 {
-            Kind::Dataset { index, .. } | Kind::Panic { index, .. } | Kind::Mismatch { index, .. } => {
-                Some(index)
-            }
-            _ => None,
-        }
+        if let Kind::Batch { index, .. } = *self.0 { index } else { None }
     }
 
-    /// The batch in whose place this error comes, counted from the beginning of the epoch.
+    /// The batch in whose place this error comes, counted from the beginning of the epoch; of a
+    /// [timeout](Self::is_timeout), the batch that is awaited.
     pub fn batch(&self) -> Option<u64> {
-        self.place().map(|place| place.batch)
-    }
-
-    /// The worker that was making the batch. `None` also when there are no workers.
-    pub fn worker(&self) -> Option<u32> {
-        self.place().and_then(|place| place.worker)
-    }
-
-    fn place(&self) -> Option<Place> {
         match *self.0 {
-            Kind::Dataset { place, .. }
-            | Kind::Panic { place, .. }
-            | Kind::Mismatch { place, .. }
-            | Kind::Memory { place, .. } => Some(place),
+            Kind::Batch { place, .. } => place.map(|place| place.batch),
+            Kind::Timeout { batch, .. } => Some(batch),
             _ => None,
         }
+    }
+
+    /// The worker that was making the batch, or that died. `None` also when there are no workers.
+    pub fn worker(&self) -> Option<u32> {
+        match *self.0 {
+            Kind::Batch { place, .. } => place.and_then(|place| place.worker),
+            Kind::Timeout { worker, .. } | Kind::WorkerDied { worker, .. } => Some(worker),
+            _ => None,
+        }
+    }
+
+    fn is_of(&self, asked: Class) -> bool {
+        matches!(*self.0, Kind::Batch { class, .. } if class == asked)
     }
 }

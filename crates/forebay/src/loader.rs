@@ -2,48 +2,76 @@
 
 use std::fmt;
 use std::iter::FusedIterator;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use forebay_engine::EngineConfig;
 use forebay_shm::Region;
 use forebay_shm::sync::{AtomicU64, Ordering};
 
-use crate::collate::collate;
-use crate::error::{Kind, Place};
-use crate::order::{Cut, Plan};
-use crate::threads::{Threads, sample};
-use crate::{Batch, Dataset, Error};
+use crate::builder::Builder;
+use crate::crewed::{Crewed, Delivered, Orders};
+use crate::error::Place;
+use crate::failure::Failure;
+use crate::order::Order;
+use crate::processes::Processes;
+use crate::recipe::{Indexed, Pass, Recipe, Streamed};
+use crate::threads::{self, WorkerInit};
+use crate::worker::Start;
+use crate::{Batch, Dataset, Error, IterableDataset};
 
 /// Epochs of batches of a dataset, each an iteration over `&loader`.
-pub struct DataLoader {
-    dataset: Arc<dyn Dataset>,
-    cut: Cut,
-    seed: Option<u64>,
+///
+/// `B` is what the loader's [`Collate`](crate::Collate) makes of a batch: a [`Batch`] of named arrays, if nothing else was
+/// said.
+pub struct DataLoader<B = Batch> {
+    pub(crate) recipe: Arc<dyn Recipe>,
+    pub(crate) open: Open<B>,
+    pub(crate) order: Order,
     /// `None` is the calling thread.
-    crew: Option<EngineConfig>,
-    next_epoch: AtomicU64,
+    pub(crate) crew: Option<CrewPlan>,
+    pub(crate) seed: u64,
+    pub(crate) next_epoch: AtomicU64,
+    /// Workers that wait for their next epoch.
+    pub(crate) resting: Mutex<Option<Box<Crewed>>>,
+}
+
+pub(crate) type Open<B> = Box<dyn Fn(Batch) -> Result<B, Failure> + Send + Sync>;
+
+/// How the workers are to be started.
+#[derive(Debug)]
+pub(crate) struct CrewPlan {
+    pub(crate) config: EngineConfig,
+    pub(crate) kind: CrewKind,
+    pub(crate) persistent: bool,
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Debug)]
+pub(crate) enum CrewKind {
+    Threads(Option<WorkerInit>),
+    Processes(Processes),
 }
 
 impl DataLoader {
     /// A loader of `dataset`, to be configured. Defaults are as in PyTorch: batches of one sample, in order, made in
     /// the calling thread. An `Arc` of a dataset is a dataset, too.
-    pub fn builder(dataset: impl Dataset + 'static) -> Builder {
-        Builder {
-            dataset: Arc::new(dataset),
-            batch_size: 1,
-            drop_last: false,
-            seed: None,
-            num_workers: 0,
-            prefetch_factor: 2,
-            memory_budget: None,
-        }
+    pub fn builder<D: Dataset + 'static>(dataset: D) -> Builder<Indexed<D>> {
+        Builder::new(Indexed(dataset))
     }
 
-    /// Begins the next epoch. Its workers start at once, and end with the iterator.
+    /// A loader of a dataset that is a stream, to be configured.
+    pub fn streaming<D: IterableDataset + 'static>(dataset: D) -> Builder<Streamed<D>> {
+        Builder::new(Streamed(dataset))
+    }
+}
+
+impl<B> DataLoader<B> {
+    /// Begins the next epoch. Its workers start at once.
     ///
     /// # Errors
-    /// When the threads, the descriptors or the memory for them cannot be had.
-    pub fn iter(&self) -> Result<Batches, Error> {
+    /// When the workers, the descriptors or the memory for them cannot be had.
+    pub fn iter(&self) -> Result<Batches<'_, B>, Error> {
         self.epoch(self.next_epoch.fetch_add(1, Ordering::Relaxed))
     }
 
@@ -52,192 +80,222 @@ impl DataLoader {
     ///
     /// # Errors
     /// As [`iter`](Self::iter).
-    pub fn epoch(&self, epoch: u64) -> Result<Batches, Error> {
-        let plan = Plan::new(self.dataset.len(), self.cut, self.seed, epoch);
-        let left = plan.batches_left();
-        let journey = match self.crew {
-            None => Journey::Alone(Alone { dataset: self.dataset.clone(), plan, batch: 0 }),
-            Some(config) => Journey::Threads(Box::new(Threads::start(config, self.dataset.clone(), plan)?)),
+    pub fn epoch(&self, epoch: u64) -> Result<Batches<'_, B>, Error> {
+        self.epoch_from(epoch, 0)
+    }
+
+    /// Begins an epoch at batch number `batch`: what is left of an epoch that was broken off after so many batches. No
+    /// sample before is read. A [`Sampler`](crate::Sampler) is asked for all indices; the loader's own orders are not run
+    /// through.
+    ///
+    /// ```
+    /// # use forebay::{BoxError, DataLoader, Dataset, Error, Sample};
+    /// # struct Numbers;
+    /// # impl Dataset for Numbers {
+    /// #     type Sample = Sample;
+    /// #     fn len(&self) -> usize { 100 }
+    /// #     fn get(&self, index: usize) -> Result<Sample, BoxError> {
+    /// #         Ok(Sample::new().with("number", index as i64))
+    /// #     }
+    /// # }
+    /// let loader = DataLoader::builder(Numbers).batch_size(10).shuffle(7).build()?;
+    /// let numbers = |batch: forebay::Batch| Ok(batch.array::<i64>("number")?.as_slice().to_vec());
+    /// let whole: Vec<_> = loader.epoch(3)?.map(|batch| numbers(batch?)).collect::<Result<_, Error>>()?;
+    /// let rest: Vec<_> = loader.epoch_from(3, 4)?.map(|batch| numbers(batch?)).collect::<Result<_, Error>>()?;
+    /// assert_eq!(rest, whole[4..]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`iter`](Self::iter); and for streams, where only the dataset can know how to begin later
+    /// ([`Error::is_config`]).
+    pub fn epoch_from(&self, epoch: u64, batch: usize) -> Result<Batches<'_, B>, Error> {
+        let (len, count) = match self.order {
+            Order::Streams(_) if batch > 0 => {
+                return Err(Error::config(format!(
+                    "a stream cannot begin at batch {batch}: let the dataset's iter skip what was read"
+                )));
+            }
+            Order::Streams(cut) => (0, cut.batch_size),
+            _ => {
+                let len = self.recipe.len();
+                (len, len)
+            }
         };
-        Ok(Batches { journey: Ok(Some(journey)), left })
+        let left = self.order.batches(len).map(|batches| batches.saturating_sub(batch));
+        let mut orders = Orders { plan: self.order.plan(len, epoch, batch), epoch, count };
+        let journey = match &self.crew {
+            None => {
+                let start = Start { num_workers: 1, seed: self.seed, epoch };
+                Journey::Alone(Alone {
+                    pass: self.recipe.begin(start.info(0, epoch)),
+                    orders,
+                    batch: batch as u64,
+                })
+            }
+            Some(crew) => {
+                let mut workers = self.workers(crew, epoch)?;
+                workers.begin(&mut orders, batch as u64)?;
+                Journey::Crewed(workers, orders)
+            }
+        };
+        Ok(Batches { loader: self, journey: Ok(Some(journey)), left })
     }
 
-    /// Batches in an epoch.
-    pub fn len(&self) -> usize {
-        self.cut.batches(self.dataset.len())
+    /// Workers for an epoch: those that rest, or new ones.
+    fn workers(&self, crew: &CrewPlan, epoch: u64) -> Result<Box<Crewed>, Error> {
+        let resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut workers) = resting {
+            workers.restart()?;
+            return Ok(workers);
+        }
+        let start = Start { num_workers: crew.config.workers(), seed: self.seed, epoch };
+        let workers = Crewed::start(crew.config, |engine, handed| match &crew.kind {
+            CrewKind::Threads(init) => {
+                threads::start(engine, handed, &self.recipe, start, init.clone()).map(|()| None)
+            }
+            CrewKind::Processes(processes) => processes.start(engine, start).map(Some),
+        })?;
+        Ok(Box::new(workers))
     }
 
-    /// Whether an epoch has no batches.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Batches in an epoch; `None` when that depends on a sampler or a stream.
+    pub fn num_batches(&self) -> Option<usize> {
+        self.order.batches(self.recipe.len())
     }
 }
 
-impl IntoIterator for &DataLoader {
-    type Item = Result<Batch, Error>;
-    type IntoIter = Batches;
+impl<'a, B> IntoIterator for &'a DataLoader<B> {
+    type Item = Result<B, Error>;
+    type IntoIter = Batches<'a, B>;
 
     /// The next epoch. If it cannot begin, its only item is the error.
-    fn into_iter(self) -> Batches {
-        self.iter().unwrap_or_else(|error| Batches { journey: Err(error), left: 1 })
+    fn into_iter(self) -> Batches<'a, B> {
+        self.iter().unwrap_or_else(|error| Batches { loader: self, journey: Err(error), left: Some(1) })
     }
 }
 
-impl fmt::Debug for DataLoader {
+impl<B> fmt::Debug for DataLoader<B> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cut, seed, crew, next_epoch, .. } = self;
+        let Self { order, crew, seed, next_epoch, .. } = self;
         let mut text = formatter.debug_struct("DataLoader");
-        text.field("cut", cut).field("seed", seed).field("crew", crew).field("next_epoch", next_epoch);
+        text.field("order", order).field("crew", crew).field("seed", seed).field("next_epoch", next_epoch);
         text.finish_non_exhaustive()
     }
 }
 
-/// A [`DataLoader`] to be.
-#[must_use]
-pub struct Builder {
-    dataset: Arc<dyn Dataset>,
-    batch_size: usize,
-    drop_last: bool,
-    seed: Option<u64>,
-    num_workers: u32,
-    prefetch_factor: u32,
-    memory_budget: Option<u64>,
-}
-
-impl Builder {
-    /// Samples in a batch; the last one of an epoch may have fewer. 1 if not said.
-    pub fn batch_size(self, batch_size: usize) -> Self {
-        Self { batch_size, ..self }
-    }
-
-    /// Leaves a last batch out that would have fewer samples.
-    pub fn drop_last(self, drop_last: bool) -> Self {
-        Self { drop_last, ..self }
-    }
-
-    /// Another random order in every epoch. The orders depend on this seed, the epoch and the number of samples, and
-    /// on nothing else; they stay the same in later releases.
-    pub fn shuffle(self, seed: u64) -> Self {
-        Self { seed: Some(seed), ..self }
-    }
-
-    /// Threads that make batches. 0, as if not said: the thread that asks for a batch makes it.
-    pub fn num_workers(self, num_workers: u32) -> Self {
-        Self { num_workers, ..self }
-    }
-
-    /// Batches ahead for each worker. 2 if not said.
-    pub fn prefetch_factor(self, prefetch_factor: u32) -> Self {
-        Self { prefetch_factor, ..self }
-    }
-
-    /// Bytes of memory that the workers' batches may take together, those included that the program keeps. Half of the
-    /// memory this program may use, if not said. Without workers it is not looked at.
-    pub fn memory_budget(self, bytes: u64) -> Self {
-        Self { memory_budget: Some(bytes), ..self }
-    }
-
-    /// The loader.
-    ///
-    /// # Errors
-    /// When a value cannot work ([`Error::is_config`]).
-    pub fn build(self) -> Result<DataLoader, Error> {
-        let Self { dataset, batch_size, drop_last, seed, num_workers, prefetch_factor, memory_budget } = self;
-        if batch_size == 0 {
-            return Err(Kind::Zero { name: "batch_size", value: batch_size }.into());
-        }
-        if prefetch_factor == 0 {
-            return Err(Kind::Zero { name: "prefetch_factor", value: 0 }.into());
-        }
-        let config = || EngineConfig::new(num_workers, prefetch_factor, true, memory_budget);
-        let crew = if num_workers == 0 { None } else { Some(config()?) };
-        let cut = Cut { batch_size, drop_last };
-        Ok(DataLoader { dataset, cut, seed, crew, next_epoch: AtomicU64::new(0) })
-    }
-}
-
-impl fmt::Debug for Builder {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { dataset: _, batch_size, drop_last, seed, num_workers, prefetch_factor, memory_budget } =
-            self;
-        let mut text = formatter.debug_struct("Builder");
-        text.field("batch_size", batch_size).field("drop_last", drop_last).field("shuffle", seed);
-        text.field("num_workers", num_workers).field("prefetch_factor", prefetch_factor);
-        text.field("memory_budget", memory_budget).finish_non_exhaustive()
-    }
-}
-
 /// The batches of one epoch, in order. An error stands in the place of the batch that it cost, and the next batches
-/// follow; after one that is none of a batch's ([`Error::batch`] is `None`), the epoch ends.
+/// follow; after one that is none of a batch's ([`Error::batch`] is `None`), the epoch ends. A
+/// [timeout](Error::is_timeout) costs nothing: the next call goes on waiting.
 ///
-/// Dropping it ends its workers: each finishes the sample it is at.
-#[derive(Debug)]
-pub struct Batches {
+/// Dropping it ends its workers, if they are not persistent: each finishes the sample it is at.
+pub struct Batches<'a, B = Batch> {
+    loader: &'a DataLoader<B>,
     /// `None` when the epoch has ended, an error when it is to end with it.
-    journey: Result<Option<Journey>, Error>,
-    /// Items still to come, at most.
-    left: usize,
+    journey: Result<Option<Journey<'a>>, Error>,
+    /// Items still to come, if that is known.
+    left: Option<usize>,
 }
 
-#[derive(Debug)]
-enum Journey {
-    Alone(Alone),
-    Threads(Box<Threads>),
+enum Journey<'a> {
+    Alone(Alone<'a>),
+    Crewed(Box<Crewed>, Orders<'a>),
 }
 
-impl Iterator for Batches {
-    type Item = Result<Batch, Error>;
+impl<B> Iterator for Batches<'_, B> {
+    type Item = Result<B, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let next = match std::mem::replace(&mut self.journey, Ok(None)) {
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
-            Ok(Some(mut journey)) => {
-                let next = match &mut journey {
-                    Journey::Alone(alone) => Ok(alone.next()),
-                    Journey::Threads(threads) => threads.next(),
-                };
-                if matches!(next, Ok(Some(_))) {
-                    self.journey = Ok(Some(journey));
-                }
-                next
+        let mut journey = match std::mem::replace(&mut self.journey, Ok(None)) {
+            Ok(Some(journey)) => journey,
+            Ok(None) => return None,
+            Err(error) => {
+                self.left = Some(0);
+                return Some(Err(error));
             }
         };
-        self.left = if matches!(next, Ok(Some(_))) { self.left.saturating_sub(1) } else { 0 };
-        next.unwrap_or_else(|error| Some(Err(error)))
+        let next = match &mut journey {
+            Journey::Alone(alone) => Ok(alone.next()),
+            Journey::Crewed(workers, orders) => {
+                workers.next(orders, self.loader.crew.as_ref().and_then(|crew| crew.timeout))
+            }
+        };
+        let next = match next {
+            Ok(None) => {
+                self.rest(journey);
+                None
+            }
+            Ok(Some((place, batch))) => {
+                self.journey = Ok(Some(journey));
+                self.left = self.left.map(|left| left.saturating_sub(1));
+                let open = |batch| {
+                    (self.loader.open)(batch).map_err(|failure| Error::of_batch(failure, Some(place)))
+                };
+                return Some(batch.and_then(open));
+            }
+            Err(error) if error.is_timeout() => {
+                self.journey = Ok(Some(journey));
+                return Some(Err(error));
+            }
+            Err(error) => Some(Err(error)),
+        };
+        self.left = Some(0);
+        next
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left.min(1), Some(self.left))
+        // An error may end the epoch early.
+        (self.left.unwrap_or(0).min(1), self.left)
     }
 }
 
-impl FusedIterator for Batches {}
+impl<B> Batches<'_, B> {
+    /// The epoch is over: persistent workers wait for the next one.
+    fn rest(&self, journey: Journey<'_>) {
+        let persistent = self.loader.crew.as_ref().is_some_and(|crew| crew.persistent);
+        if let (true, Journey::Crewed(workers, _)) = (persistent, journey) {
+            let mut resting = self.loader.resting.lock().unwrap_or_else(PoisonError::into_inner);
+            let surplus = resting.replace(workers);
+            // Of two epochs at once. Not ended under the lock.
+            drop(resting);
+            drop(surplus);
+        }
+    }
+}
+
+impl<B> Drop for Batches<'_, B> {
+    fn drop(&mut self) {
+        if let Ok(Some(journey)) = std::mem::replace(&mut self.journey, Ok(None)) {
+            self.rest(journey);
+        }
+    }
+}
+
+impl<B> FusedIterator for Batches<'_, B> {}
+
+impl<B> fmt::Debug for Batches<'_, B> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Batches").field("left", &self.left).finish_non_exhaustive()
+    }
+}
 
 /// The calling thread makes each batch when it is asked for.
-struct Alone {
-    dataset: Arc<dyn Dataset>,
-    plan: Plan,
+struct Alone<'a> {
+    pass: Box<dyn Pass + 'a>,
+    orders: Orders<'a>,
     batch: u64,
 }
 
-impl Alone {
-    fn next(&mut self) -> Option<Result<Batch, Error>> {
-        let indices = self.plan.next()?;
+impl Alone<'_> {
+    fn next(&mut self) -> Option<Delivered> {
+        let order = self.orders.next()?;
+        let mut regions: Vec<Region> = Vec::new();
+        let made = self.pass.make(&order, &mut regions, &|| false).transpose()?;
         let place = Place { batch: self.batch, worker: None };
         self.batch += 1;
-        Some(self.make(&indices, place))
-    }
-
-    fn make(&self, indices: &[usize], place: Place) -> Result<Batch, Error> {
-        let mut regions: Vec<Region> = Vec::new();
-        let value = collate(indices, place, &mut regions, |index| sample(&*self.dataset, index, place))?;
-        Batch::assemble(indices.len(), value, regions, false)
-    }
-}
-
-impl fmt::Debug for Alone {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Alone").field("batch", &self.batch).finish_non_exhaustive()
+        Some(match made {
+            Ok(value) => (place, Batch::assemble(value, regions, false)),
+            Err(failure) => (place, Err(Error::of_batch(failure, Some(place)))),
+        })
     }
 }

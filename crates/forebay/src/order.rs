@@ -10,6 +10,12 @@
 //! - The permutation is Fisher and Yates's: from the last place to the second, each is swapped with one drawn from those
 //!   up to and including itself.
 
+use std::fmt;
+
+use crate::{BatchSampler, Sampler};
+
+const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+
 /// Steele, Lea and Flood's generator.
 struct SplitMix64(u64);
 
@@ -20,7 +26,7 @@ impl SplitMix64 {
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.0 = self.0.wrapping_add(STEP);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^ (mixed >> 31)
@@ -36,6 +42,14 @@ impl SplitMix64 {
             }
         }
     }
+}
+
+/// The seed of one worker in one epoch: the output number `worker` of a generator that starts apart from the one that
+/// shuffles. A generator's outputs are all different, so the seeds of an epoch are.
+pub(crate) fn worker_seed(seed: u64, epoch: u64, worker: u64) -> u64 {
+    let mut generator = SplitMix64::of_epoch(!seed, epoch);
+    generator.0 = generator.0.wrapping_add(worker.wrapping_mul(STEP));
+    generator.next()
 }
 
 fn permutation(seed: u64, epoch: u64, len: usize) -> Vec<usize> {
@@ -56,14 +70,86 @@ pub(crate) struct Cut {
 
 impl Cut {
     /// Batches in an epoch of `len` samples.
-    pub(crate) fn batches(self, len: usize) -> usize {
+    fn batches(self, len: usize) -> usize {
         if self.drop_last { len / self.batch_size } else { len.div_ceil(self.batch_size) }
+    }
+}
+
+/// The order of the samples in every epoch.
+pub(crate) enum Order {
+    /// The dataset's own.
+    Sequential(Cut),
+    /// Another one in every epoch, by this seed.
+    Shuffled(Cut, u64),
+    Sampler(Cut, Box<dyn Sampler>),
+    BatchSampler(Box<dyn BatchSampler>),
+    /// The workers' streams, so many samples at once.
+    Streams(Cut),
+}
+
+/// Batches to be made: their indices, or how many samples to draw from a stream.
+pub(crate) type Plan<'a> = Box<dyn Iterator<Item = Vec<usize>> + Send + 'a>;
+
+impl Order {
+    /// Batches in an epoch of a dataset of `len` samples, if that is known before.
+    pub(crate) fn batches(&self, len: usize) -> Option<usize> {
+        match self {
+            Self::Sequential(cut) | Self::Shuffled(cut, _) => Some(cut.batches(len)),
+            _ => None,
+        }
+    }
+
+    /// The epoch `epoch` of a dataset of `len` samples, from batch number `batch` on.
+    pub(crate) fn plan(&self, len: usize, epoch: u64, batch: usize) -> Plan<'_> {
+        match self {
+            Self::Sequential(cut) => Box::new(Chunks { order: None, len, cut: *cut, next: batch }),
+            Self::Shuffled(cut, seed) => {
+                Box::new(Chunks { order: Some(permutation(*seed, epoch, len)), len, cut: *cut, next: batch })
+            }
+            Self::Sampler(cut, sampler) => {
+                let mut indices = sampler.indices(epoch);
+                let Cut { batch_size, drop_last } = *cut;
+                let chunk = move || {
+                    let batch: Vec<usize> = indices.by_ref().take(batch_size).collect();
+                    let least = if drop_last { batch_size } else { 1 };
+                    (batch.len() >= least).then_some(batch)
+                };
+                Box::new(std::iter::from_fn(chunk).fuse().skip(batch))
+            }
+            Self::BatchSampler(sampler) => Box::new(sampler.batches(epoch).skip(batch)),
+            Self::Streams(_) => Box::new(std::iter::repeat_with(Vec::new)),
+        }
+    }
+
+    /// What a worker needs to know of it.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Sequential(_) | Self::Shuffled(..) | Self::Streams(_) => String::from("the order"),
+            Self::Sampler(_, sampler) => format!("the sampler `{}`", sampler.name()),
+            Self::BatchSampler(sampler) => format!("the batch_sampler `{}`", sampler.name()),
+        }
+    }
+}
+
+impl fmt::Debug for Order {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sequential(cut) => formatter.debug_tuple("Sequential").field(cut).finish(),
+            Self::Shuffled(cut, seed) => formatter.debug_tuple("Shuffled").field(cut).field(seed).finish(),
+            Self::Streams(cut) => formatter.debug_tuple("Streams").field(cut).finish(),
+            Self::Sampler(cut, sampler) => {
+                formatter.debug_tuple("Sampler").field(cut).field(&sampler.name()).finish()
+            }
+            Self::BatchSampler(sampler) => {
+                formatter.debug_tuple("BatchSampler").field(&sampler.name()).finish()
+            }
+        }
     }
 }
 
 /// The indices of one epoch that are still to come, batch by batch.
 #[derive(Debug)]
-pub(crate) struct Plan {
+struct Chunks {
     /// `None` is the order of the dataset.
     order: Option<Vec<usize>>,
     len: usize,
@@ -71,22 +157,11 @@ pub(crate) struct Plan {
     next: usize,
 }
 
-impl Plan {
-    pub(crate) fn new(len: usize, cut: Cut, seed: Option<u64>, epoch: u64) -> Self {
-        Self { order: seed.map(|seed| permutation(seed, epoch, len)), len, cut, next: 0 }
-    }
-
-    /// Batches still to come.
-    pub(crate) fn batches_left(&self) -> usize {
-        self.cut.batches(self.len) - self.next
-    }
-}
-
-impl Iterator for Plan {
+impl Iterator for Chunks {
     type Item = Vec<usize>;
 
     fn next(&mut self) -> Option<Vec<usize>> {
-        if self.batches_left() == 0 {
+        if self.next >= self.cut.batches(self.len) {
             return None;
         }
         let start = self.next * self.cut.batch_size;
@@ -96,6 +171,11 @@ impl Iterator for Plan {
             Some(order) => order[start..end].to_vec(),
             None => (start..end).collect(),
         })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.cut.batches(self.len).saturating_sub(self.next);
+        (left, Some(left))
     }
 }
 
@@ -112,6 +192,14 @@ mod tests {
             outputs,
             [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
         );
+    }
+
+    #[test]
+    fn all_workers_of_all_epochs_have_different_seeds() {
+        let seeds = |epoch| (0..100).map(move |worker| worker_seed(7, epoch, worker));
+        let distinct: std::collections::BTreeSet<u64> = (0..100).flat_map(seeds).collect();
+        assert_eq!(distinct.len(), 100 * 100);
+        assert_ne!(worker_seed(7, 0, 0), worker_seed(8, 0, 0));
     }
 
     #[test]

@@ -12,6 +12,8 @@ use common::watched;
 struct Nothing;
 
 impl Dataset for Nothing {
+    type Sample = Sample;
+
     fn len(&self) -> usize {
         5
     }

@@ -1,0 +1,105 @@
+//! Station 3: a worker's life, whether it is a thread or a process.
+
+use forebay_engine::layout::Value;
+use forebay_engine::{EngineError, Order, Outcome, Ticket, Unpublished, Worker};
+use serde::{Deserialize, Serialize};
+
+use crate::WorkerInfo;
+use crate::collate::Slot;
+use crate::failure::{Class, Failure};
+use crate::recipe::{BatchOrder, Pass, Recipe};
+
+/// What all workers of a crew are told when they start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Start {
+    pub(crate) num_workers: u32,
+    pub(crate) seed: u64,
+    pub(crate) epoch: u64,
+}
+
+impl Start {
+    pub(crate) fn info(self, worker: u32, epoch: u64) -> WorkerInfo {
+        WorkerInfo::new(worker as usize, self.num_workers as usize, self.seed, epoch)
+    }
+}
+
+/// How a worker hands a failure over to the trainer.
+pub(crate) trait Report {
+    /// The value to publish in the place of batch `step`.
+    fn report(&self, step: u64, failure: Failure) -> Value;
+}
+
+/// Makes batches until the trainer says stop. `ready` is how the worker's init went.
+///
+/// # Errors
+/// When the trainer's orders make no sense, or nothing can be published.
+pub(crate) fn work(
+    mut worker: Worker,
+    recipe: &dyn Recipe,
+    start: Start,
+    mut ready: Result<(), Failure>,
+    report: &dyn Report,
+) -> Result<(), EngineError> {
+    let mut pass: Option<(u64, Box<dyn Pass + '_>)> = None;
+    loop {
+        let ticket = match worker.next_order()? {
+            None => continue,
+            Some(Order::Stop) => return Ok(()),
+            Some(Order::Fill(ticket)) => ticket,
+        };
+        if let Err(failure) = &mut ready {
+            // Every batch gets the reason, the first one the original.
+            let told = failure.told();
+            fail(&mut worker, ticket, std::mem::replace(failure, told), report)?;
+            continue;
+        }
+        let order = BatchOrder::decode(&ticket.indices)?;
+        let pass = match &mut pass {
+            Some((epoch, pass)) if *epoch == ticket.epoch => pass,
+            stale => {
+                *stale = None; // The last epoch's stream ends before the next begins.
+                &mut stale.insert((ticket.epoch, recipe.begin(start.info(worker.id(), order.epoch)))).1
+            }
+        };
+        fill(&mut worker, ticket, &order, &mut **pass, report)?;
+    }
+}
+
+/// Makes one batch, or puts the failure in its place.
+fn fill(
+    worker: &mut Worker,
+    mut ticket: Ticket,
+    order: &BatchOrder,
+    pass: &mut dyn Pass,
+    report: &dyn Report,
+) -> Result<(), EngineError> {
+    let made = pass.make(order, &mut Slot::new(&mut ticket.writer), &|| worker.is_stopped());
+    let (outcome, value) = match made {
+        Ok(Some(value)) => (Outcome::Batch, value),
+        Ok(None) => (Outcome::End, Value::None),
+        Err(failure) => return fail(worker, ticket, failure, report),
+    };
+    match worker.finish(ticket, outcome, &value) {
+        Ok(()) => Ok(()),
+        Err(Unpublished { ticket, error }) => {
+            let failure = Failure::new(Class::Memory, "there is no memory for a batch").because(error);
+            fail(worker, *ticket, failure, report)
+        }
+    }
+}
+
+fn fail(
+    worker: &mut Worker,
+    mut ticket: Ticket,
+    failure: Failure,
+    report: &dyn Report,
+) -> Result<(), EngineError> {
+    let (step, short) = (ticket.step, failure.short());
+    ticket.writer.clear();
+    match worker.finish(ticket, Outcome::Error, &report.report(step, failure)) {
+        Ok(()) => Ok(()),
+        Err(Unpublished { ticket, .. }) => worker
+            .finish(*ticket, Outcome::Error, &report.report(step, short))
+            .map_err(|unpublished| unpublished.error),
+    }
+}

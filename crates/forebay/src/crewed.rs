@@ -106,17 +106,18 @@ impl Crewed {
     /// Begins an epoch, whose first batch has this number.
     pub(crate) fn begin(&mut self, orders: &mut Orders<'_>, batch: u64) -> Result<(), Error> {
         self.first_batch = batch;
-        self.send_ahead(orders)
+        self.send_ahead(orders).map(drop)
     }
 
-    /// Sends as many batches as the workers may have.
-    fn send_ahead(&mut self, orders: &mut Orders<'_>) -> Result<(), Error> {
+    /// Sends as many batches as the workers may have; tells whether that was any.
+    fn send_ahead(&mut self, orders: &mut Orders<'_>) -> Result<bool, Error> {
+        let before = self.next_step;
         while self.engine.wants()
             && let Some(order) = orders.next()
         {
             self.next_step = self.engine.submit(0, order.encode())? + 1;
         }
-        Ok(())
+        Ok(self.next_step > before)
     }
 
     /// The next batch, or the error in its place; `None` at the end of the epoch. The workers go on while the program
@@ -140,6 +141,8 @@ impl Crewed {
                     self.broken = self.send_ahead(orders).err();
                     return Ok(Some(self.delivered(batch)));
                 }
+                // Batches of an epoch that was broken off may have taken all room until now.
+                Turn::Idle if self.send_ahead(orders)? => {}
                 Turn::Idle => return Ok(None),
                 Turn::StreamEnded => {}
                 Turn::Pending => {

@@ -1,0 +1,142 @@
+//! Iterates over a table in a memory map, and goes on where it was broken off:
+//! `cargo run --release --example resume -- FOLDER [STOP_AFTER_BATCHES]`
+//!
+//! FOLDER gets the table, if it is not there, and a cursor of two numbers: the epoch and the batch to begin with. Stop the
+//! program whenever you like, also with Ctrl-C, and start it again: every row is read once an epoch, in the order that the
+//! seed and the epoch fix.
+#![allow(clippy::print_stdout, reason = "a program for the terminal")]
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use forebay::{Batch, BatchWriter, BoxError, Collate, DataLoader, Dataset, OwnedArray, Samples};
+use mmap_io::MemoryMappedFile;
+
+const ROWS: usize = 200_000;
+const COLUMNS: usize = 64;
+const ROW_BYTES: usize = COLUMNS * size_of::<f32>();
+const EPOCHS: u64 = 3;
+const BATCH_SIZE: usize = 1000;
+
+/// Rows of numbers, as they lie in a file.
+struct Table {
+    map: MemoryMappedFile,
+}
+
+impl Dataset for Table {
+    type Sample = usize;
+
+    fn len(&self) -> usize {
+        self.map.len() as usize / ROW_BYTES
+    }
+
+    /// The row stays where it is: the collate takes it out of the map straight into the batch.
+    fn get(&self, index: usize) -> Result<usize, BoxError> {
+        Ok(index)
+    }
+}
+
+/// Copies rows of a table into a batch. It shares the map with the dataset.
+struct Rows(std::sync::Arc<Table>);
+
+/// Rows of the table, and their numbers.
+struct RowBatch {
+    rows: OwnedArray<f32>,
+    numbers: OwnedArray<u64>,
+}
+
+impl Collate<usize> for Rows {
+    type Batch = RowBatch;
+
+    fn collate(&self, samples: Samples<'_, usize>, page: &mut BatchWriter<'_>) -> Result<(), BoxError> {
+        let rows = page.add::<f32>("rows", [samples.len(), COLUMNS])?;
+        let numbers = page.add::<u64>("numbers", [samples.len()])?;
+        for (place, number) in samples.enumerate() {
+            let number = number?;
+            let row = self.0.map.as_slice((number * ROW_BYTES) as u64, ROW_BYTES as u64)?;
+            page.write(rows, place * COLUMNS, bytemuck::cast_slice::<u8, f32>(&row))?;
+            page.write(numbers, place, &[number as u64])?;
+        }
+        Ok(())
+    }
+
+    fn open(&self, mut batch: Batch) -> Result<RowBatch, BoxError> {
+        Ok(RowBatch { rows: batch.take("rows")?, numbers: batch.take("numbers")? })
+    }
+}
+
+/// Where to go on: kept in a file that is never half written.
+struct Cursor(PathBuf);
+
+impl Cursor {
+    fn read(&self) -> Result<(u64, usize), BoxError> {
+        match fs::read_to_string(&self.0) {
+            Ok(text) => {
+                let (epoch, batch) = text.trim().split_once(' ').ok_or("the cursor is not two numbers")?;
+                Ok((epoch.parse()?, batch.parse()?))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((0, 0)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn write(&self, epoch: u64, batch: usize) -> io::Result<()> {
+        let new = self.0.with_extension("new");
+        fs::write(&new, format!("{epoch} {batch}\n"))?;
+        fs::rename(new, &self.0)
+    }
+}
+
+/// Writes a table in which every number of row `n` is `n`, unless there is one.
+fn table(path: &Path) -> Result<Table, BoxError> {
+    if !path.exists() {
+        let unfinished = path.with_extension("new");
+        let mut file = BufWriter::new(File::create(&unfinished)?);
+        for row in 0..ROWS {
+            file.write_all(bytemuck::cast_slice(&[row as f32; COLUMNS]))?;
+        }
+        file.into_inner()?.sync_all()?;
+        fs::rename(unfinished, path)?;
+    }
+    Ok(Table { map: MemoryMappedFile::open_ro(path)? })
+}
+
+fn main() -> Result<(), BoxError> {
+    let mut arguments = std::env::args().skip(1);
+    let folder = PathBuf::from(arguments.next().ok_or("usage: resume FOLDER [STOP_AFTER_BATCHES]")?);
+    let mut left: usize = arguments.next().map_or(Ok(usize::MAX), |text| text.parse())?;
+    fs::create_dir_all(&folder)?;
+
+    let table = std::sync::Arc::new(table(&folder.join("table.f32"))?);
+    let builder = DataLoader::builder(table.clone()).collate(Rows(table)).batch_size(BATCH_SIZE);
+    let loader = builder.shuffle(0).num_workers(2).persistent_workers(true).build()?;
+
+    let cursor = Cursor(folder.join("cursor"));
+    let (first_epoch, mut first_batch) = cursor.read()?;
+    println!("beginning with batch {first_batch} of epoch {first_epoch}");
+    for epoch in first_epoch..EPOCHS {
+        let mut sum = 0.0;
+        for (batch, rows) in (first_batch..).zip(loader.epoch_from(epoch, first_batch)?) {
+            let rows = rows?;
+            assert!(
+                rows.rows
+                    .chunks(COLUMNS)
+                    .zip(&rows.numbers[..])
+                    .all(|(row, number)| row[0] == *number as f32)
+            );
+            sum += rows.rows.iter().map(|value| f64::from(*value)).sum::<f64>();
+            cursor.write(epoch, batch + 1)?;
+            left -= 1;
+            if left == 0 {
+                println!("stopped after batch {batch} of epoch {epoch}");
+                return Ok(());
+            }
+        }
+        println!("epoch {epoch}: read from batch {first_batch} on, sum {sum:.0}");
+        cursor.write(epoch + 1, 0)?;
+        first_batch = 0;
+    }
+    fs::remove_file(&cursor.0)?;
+    Ok(())
+}

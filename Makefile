@@ -60,7 +60,7 @@ wheel: $(TOOLS) ## build a manylinux wheel into dist/ and try it in an empty env
 
 clean: ## remove what was built; .venv stays (rm -rf .venv removes that, too)
 	rm -rf target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis $(ENGINE)
-	find $(wildcard python tests bench demo scripts) -name __pycache__ -type d -prune -exec rm -rf {} +
+	find $(wildcard python tests bench demo scripts examples) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(TOOLS): scripts/requirements-dev.txt scripts/setup.sh scripts/lib.sh
 	scripts/setup.sh

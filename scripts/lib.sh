@@ -15,15 +15,14 @@ fail() {
     exit 1
 }
 
+may_install() { [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; }
+
 # need_packages WHY PACKAGE...: installs Debian packages where that is allowed, else names the command and stops.
 need_packages() {
     local why=$1
     shift
-    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
-        say "installing $* ($why)"
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
-    else
-        fail "$why. On Debian or Ubuntu: sudo apt-get install -y $*"
-    fi
+    may_install || fail "$why. On Debian or Ubuntu: sudo apt-get install -y $*"
+    say "installing $* ($why)"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
 }

@@ -53,8 +53,28 @@ make_venv() {
     "$python" -m venv .venv
 }
 
+# For the tests of a dataset that reads from a server. Without it they are skipped, and say so.
+offer_postgres() {
+    if command -v postgres >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null; then
+        return
+    fi
+    if may_install && install_postgres; then
+        return
+    fi
+    say "no PostgreSQL: a test is skipped without it. On Debian or Ubuntu: sudo apt-get install -y postgresql"
+}
+
+# The tests start a server of their own, so Debian is told to make no cluster and start no service.
+install_postgres() {
+    local why="a test starts a server of its own"
+    need_packages "$why" postgresql-common &&
+        sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf &&
+        need_packages "$why" postgresql
+}
+
 check_rust
 command -v cc >/dev/null || need_packages "no C compiler: cargo links with cc" build-essential
+offer_postgres
 make_venv
 
 say "installing scripts/requirements-dev.txt into .venv (the first time about 5 GB, nearly all of it torch)"

@@ -17,6 +17,9 @@ mod sampler;
 mod threads;
 mod worker;
 
+#[doc = include_str!("../guide.md")]
+pub mod guide {}
+
 pub use array::{Array, DType, Element};
 pub use batch::{ArrayView, ArrayViewMut, Batch, OwnedArray};
 pub use builder::Builder;

@@ -21,9 +21,14 @@ pub struct BatchOrder {
 
 impl BatchOrder {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let words =
-            [self.epoch, self.count as u64].into_iter().chain(self.indices.iter().map(|index| *index as u64));
-        words.flat_map(u64::to_ne_bytes).collect()
+        let mut bytes = Vec::with_capacity(8 * (2 + self.indices.len()));
+        for word in [self.epoch, self.count as u64] {
+            bytes.extend_from_slice(&word.to_ne_bytes());
+        }
+        for index in &self.indices {
+            bytes.extend_from_slice(&(*index as u64).to_ne_bytes());
+        }
+        bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, EngineError> {

@@ -17,6 +17,7 @@ use forebay::{
     IterableDataset, OwnedArray, RemoteError, Sample, Samples, Stream, WorkerEntry, WorkerInfo,
 };
 use forebay_shm::sys;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Deserializer, Serialize};
 
 mod common;
@@ -114,7 +115,10 @@ impl Dataset for Surroundings {
         let child =
             Command::new("/proc/self/exe").args(["--exact", "not_a_worker", "--nocapture"]).output()?;
         let said = String::from_utf8_lossy(&child.stdout).contains("I am not a worker");
-        Ok(Sample::new().with("input", input as u64).with("said", said))
+        // A signal from the terminal, like that of Ctrl-C, goes to a whole process group.
+        let group = rustix::process::getpgrp().as_raw_pid() as u32;
+        let sample = Sample::new().with("input", input as u64).with("said", said);
+        Ok(sample.with("own group", group == std::process::id()))
     }
 }
 
@@ -468,6 +472,34 @@ fn a_worker_has_no_input_and_marks_nobody() {
         let builder = DataLoader::builder(Surroundings).num_workers(1).processes().process_args(ARGS);
         let batch = builder.build().unwrap().into_iter().next().unwrap().unwrap();
         assert_eq!((column::<u64>(&batch, "input"), column::<bool>(&batch, "said")), (vec![0], vec![true]));
+        assert_eq!(column::<bool>(&batch, "own group"), [true], "Ctrl-C is the trainer's");
+    });
+}
+
+#[test]
+fn a_crew_that_cannot_be_complete_is_one_error() {
+    watched(|| {
+        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+        let loader = in_processes(numbers(5)).build().unwrap();
+        let limit = getrlimit(Resource::Nofile);
+        let (before, mut refused) = (open(), 0);
+        for left in 0..20 {
+            setrlimit(Resource::Nofile, Rlimit { current: Some(before + left), ..limit }).unwrap();
+            let items: Vec<_> = (&loader).into_iter().collect();
+            match items.as_slice() {
+                [Err(error)] => {
+                    assert!(error.is_system() && error.to_string().contains("open files"), "{error}");
+                    refused += 1;
+                }
+                complete => {
+                    assert!(complete.len() == 5 && complete.iter().all(Result::is_ok), "{complete:?}")
+                }
+            }
+        }
+        assert!((5..20).contains(&refused), "{refused} of 20");
+        setrlimit(Resource::Nofile, limit).unwrap();
+        assert!(children().is_empty() && open() == before);
+        assert!(loader.into_iter().all(|batch| batch.is_ok()));
     });
 }
 

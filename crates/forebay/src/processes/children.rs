@@ -70,6 +70,8 @@ impl Member {
         let (socket, other_end) = socket::pair()?;
         // What runs now, even if a newer build stands at its path meanwhile.
         let mut command = Command::new("/proc/self/exe");
+        // Ctrl-C is the trainer's to handle: a worker ends when the trainer does.
+        command.process_group(0);
         command.arg0(format!("{MARK} {worker}")).args(args).stdin(Stdio::from(other_end));
         let mut child = command.spawn().map_err(|source| ShmError::Os { call: "posix_spawn", source })?;
         // Not reaped yet, so the number is still its own.

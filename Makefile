@@ -27,7 +27,7 @@ export CARGO_TERM_PROGRESS_WHEN := never
 export PIP_PROGRESS_BAR := off
 endif
 
-.PHONY: help setup demo test test-rust test-python bench check loom wheel clean
+.PHONY: help setup demo test test-rust test-python bench inputs check loom wheel clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,9 @@ test-python: $(ENGINE) ## run the Python tests against the built engine
 
 bench: $(ENGINE) ## measure again every figure that the documents quote
 	$(PY) bench/run.py $(ARGS)
+
+inputs: $(ENGINE) ## write docs/inputs.md again: what torch's loader and ours do with whatever users throw at them
+	$(PY) tests/inputs/table.py $(ARGS)
 
 check: $(ENGINE) ## formatting, lints, types, stubs, project laws, documentation, a short loom run
 	scripts/check.sh

@@ -82,7 +82,7 @@ class _Pickler(BatchPickler):
             return _take_tensor, (self._add(obj),)
         if isinstance(obj, torch.UntypedStorage) and obj.device.type == "cpu":
             return _take_storage, (self._add_storage(obj),)
-        if isinstance(obj, torch.storage.TypedStorage) and obj.device.type == "cpu":
+        if isinstance(obj, torch.storage.TypedStorage) and obj._untyped_storage.device.type == "cpu":
             return _typed_storage, (obj._untyped_storage, obj.dtype)
         if isinstance(obj, torch.Tensor) and obj.device.type not in ("cpu", "meta"):
             reduce: Any = reductions.reduce_tensor  # memory of a device stays where it is

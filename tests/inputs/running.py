@@ -55,7 +55,7 @@ def run(rows: dict[str, Input]) -> dict[str, dict[str, Any]]:
     `seconds`; `unobservable` where it could not be seen."""
     folder = Path(tempfile.mkdtemp(prefix="inputs"))
     tasks: deque[Task] = deque()
-    for name, row in rows.items():
+    for name, row in sorted(rows.items(), key=lambda item: not item[1].alone):  # those that take long begin first
         for faces in [[name] for name in row.faces] if row.alone else [row.faces]:
             number = len(tasks)
             tasks.append(Task(name, row, faces, folder / f"{number}.json", folder / f"{number}.txt"))

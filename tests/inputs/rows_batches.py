@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from observing import Face, Input, Section
+from observing import Face, Input, Section, describe
 from samples import LEAVES, RETURNS, Custom
 
 # -- What a collate_fn returns
@@ -165,8 +165,8 @@ SAMPLES = [
     _torch("channels-last tensors", "channels last"),
     _torch("tensors of a subclass", "tensor subclass"),
     _torch("Parameters", "parameter"),
-    _torch("leaf tensors that want a gradient", "tensor that wants a gradient", hangs=True),
-    _torch("tensors in an autograd graph", "tensor in a graph", hangs=True),
+    _torch("leaf tensors that want a gradient", "tensor that wants a gradient"),
+    _torch("tensors in an autograd graph", "tensor in a graph"),
     _torch("quantized tensors", "quantized tensor"),
     _torch("sparse COO tensors", "sparse tensor"),
     _torch("sparse CSR tensors", "sparse csr tensor"),
@@ -242,6 +242,18 @@ def _twice(face: Face) -> Any:
 
 # -- Memory
 
+
+def _on_meta(face: Face) -> str:
+    batch = next(iter(returning(lambda: torch.empty(3, device="meta"))(face)))
+    return f"{describe(batch)} on {batch.device}"
+
+
+def _written(face: Face) -> str:
+    first, second = list(face([face.array([1, 2]), face.array([3, 4])]))
+    first += 10
+    return f"{first.tolist()} {second.tolist()}"
+
+
 ORDER = "keeps its byte order, as without workers; PyTorch's pickle loses it"
 
 MEMORY = [
@@ -289,7 +301,7 @@ MEMORY = [
     _returned("quantized", "quantized", numpy=False, reason="torch itself warns when it rebuilds one"),
     _returned("a PackedSequence", "packed sequence", numpy=False),
     _returned("a storage", "storage", numpy=False),
-    Input("a tensor on the meta device", returning(lambda: torch.empty(3, device="meta")), numpy=False),
+    Input("a tensor on the meta device", _on_meta, numpy=False),
     _returned("a Fortran-ordered array", "Fortran array"),
     _returned("a strided array", "strided array"),
     _returned("an array with negative strides", "reversed array"),
@@ -305,12 +317,6 @@ MEMORY = [
     Input("a masked array", returning(lambda: np.ma.masked_array([1, 2, 3], [True, False, True]))),
     Input("writing into a batch, twice", lambda face: _written(face)),
 ]
-
-
-def _written(face: Face) -> str:
-    first, second = list(face([face.array([1, 2]), face.array([3, 4])]))
-    first += 10
-    return f"{first.tolist()} {second.tolist()}"
 
 
 SECTIONS = [

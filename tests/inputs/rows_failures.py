@@ -277,7 +277,7 @@ class WithALock(Faulty):
         self.parts = {"index": [threading.Lock()]}
 
 
-THIS_FILE = Path(__file__).open("rb")  # noqa: SIM115 - open as long as the program
+THIS_FILE = os.fdopen(os.open(__file__, os.O_RDONLY), "rb", closefd=False)
 ADVICE = "the advice is a note of the error, not a warning"
 
 

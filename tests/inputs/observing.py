@@ -276,8 +276,7 @@ def _told(caught: Iterable[warnings.WarningMessage]) -> list[str]:
 
 def _text(seen: Seen) -> str:
     if seen.hung:
-        # How far it comes may depend on the machine, unless that is not far.
-        before = [step[2] if step[1] <= 3 else "some batches" for step in seen.steps if step[0] == "values"]
+        before = [step[2] for step in seen.steps if step[0] == "values"]
         return "; ".join([*before, "hangs"])
     parts: list[str] = []
     for step in seen.steps:

@@ -342,17 +342,20 @@ class Hoarder(Faulty):
         return np.array([index])
 
 
+def _up_to_errors(found: list[Any]) -> list[Any]:
+    """How many batches come before descriptors are used up depends on who has how many open."""
+    errors = {error_words(outcome.error): outcome for outcome in found if isinstance(outcome, Missed)}
+    return ["some batches", *errors.values()] if errors else found
+
+
 def _hoarded(face: Face) -> list[Any]:
-    """How many batches there are before the descriptors are used up depends on who has how many open."""
-    found = epoch(face(Hoarder()))
-    errors = [outcome for outcome in found if isinstance(outcome, Missed)]
-    return ["some batches", *({error_words(missed.error): missed for missed in errors}.values())]
+    return _up_to_errors(epoch(face(Hoarder())))
 
 
 def _kept(face: Face) -> list[Any]:
     limit_descriptors(64)
     samples = [face.array([number]) for number in range(500)]
-    return epoch(face(samples, num_workers=8))
+    return _up_to_errors(epoch(face(samples, num_workers=8)))
 
 
 _NEW_USER, _NEW_MOUNTS = 0x10000000, 0x00020000

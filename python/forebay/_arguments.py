@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from forebay._option_types import check_option_types, check_sources
 from forebay._seeds import GeneratorLike, as_generator
 from forebay.collate import default_collate, default_convert
 from forebay.dataset import is_stream
@@ -79,6 +80,13 @@ def check(
         >>> list(checked.batch_sampler)
         [[0, 1], [2, 3]]
     """
+    check_option_types(
+        num_workers=num_workers,
+        timeout=timeout,
+        prefetch_factor=prefetch_factor,
+        collate_fn=collate_fn,
+        worker_init_fn=worker_init_fn,
+    )
     _check_numbers(num_workers, timeout)
     prefetch_factor = _checked_prefetch_factor(prefetch_factor, num_workers)
     if persistent_workers and num_workers == 0:
@@ -87,6 +95,8 @@ def check(
     if is_stream(dataset):
         _check_no_order(shuffle, sampler, batch_sampler)
         sampler = EndlessSampler()
+    else:
+        check_sources(dataset, sampler, batch_sampler)
     _check_exclusions(batch_size, shuffle, sampler, batch_sampler, drop_last)
     stream = as_generator(generator)
     if sampler is None:
@@ -182,6 +192,8 @@ def _check_numbers(num_workers: int, timeout: float) -> None:
         raise ValueError("num_workers option should be non-negative; use num_workers=0 to disable multiprocessing.")
     if timeout < 0:
         raise ValueError("timeout option should be non-negative")
+    if timeout != timeout:  # noqa: PLR0124 - which only NaN is
+        raise ValueError("timeout option should be a number of seconds, 0 for ever, but got timeout=nan")
 
 
 def _checked_prefetch_factor(prefetch_factor: int | None, num_workers: int) -> int | None:

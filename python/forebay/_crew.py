@@ -5,13 +5,15 @@ import gc
 import pickle
 import signal
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from forebay import _culprit, _descriptors
 from forebay._engine import Engine
+from forebay._report import Report, WorkerTraceback
 from forebay._worker import Assignment, TravellingSeat, work
 from forebay.errors import WorkerDied
 
@@ -19,6 +21,9 @@ __all__ = ["Crew"]
 
 _PATIENCE_S = 5.0
 """How long a worker may take to finish what it is doing before it is terminated, as in torch."""
+
+_TO_START_ONE = 4
+"""Descriptors that `multiprocessing` takes to fork; where it gets only some of them, it does not give them back."""
 
 _LIKELY_CAUSES = {
     signal.SIGKILL: "the system ran out of memory and killed it, or somebody sent kill -9",
@@ -42,6 +47,7 @@ class Crew:
 
     def __init__(self, context: BaseContext, engine: Engine, assignment: Assignment) -> None:
         self.processes: list[BaseProcess] = []
+        self._start_method = _start_method(context)
         try:
             with _interrupts_later(context), _garbage_left_alone():
                 for worker_id in range(assignment.num_workers):
@@ -57,13 +63,11 @@ class Crew:
         make: Any = context  # every context has a Process, but the type of contexts does not say so
         process: BaseProcess = make.Process(target=work, args=arguments, daemon=True)
         try:
+            _descriptors.make_sure_of(_TO_START_ONE)
             process.start()
-        except (AttributeError, TypeError, pickle.PicklingError) as error:
-            error.add_note(
-                "[forebay] The dataset, collate_fn and worker_init_fn are pickled to start a worker with start method "
-                f"{_start_method(context)!r}. Define them at the top level of a module (no lambdas, no local classes), "
-                "or use multiprocessing_context='fork'."
-            )
+        except Exception as error:
+            if _start_method(context) != "fork":
+                _name_culprit(error, context, assignment)
             raise
         finally:
             seat.close()
@@ -93,17 +97,32 @@ class Crew:
 
     def died(self, worker: int, batches: list[int], indices: object) -> WorkerDied:
         """The error that tells how `worker` died and over which batch (`batches[0]`, made of `indices`)."""
+        task = f"while it made batch {batches[0]}" if batches else "between batches"
+        if batches and indices is not None:
+            task += f" of indices {_abridged(indices)}"
+        return self._died(worker, batches, task, lambda code: _cause(code, self._start_method))
+
+    def gave_up(self, worker: int, batch: int, report: Report) -> WorkerDied:
+        """The error that tells what ended `worker`, by its own account."""
+        task = f"while it made batch {batch} {report.task}"
+        error = self._died(
+            worker,
+            [batch],
+            task,
+            lambda _: (
+                f"Cause: {report.end}; see the worker's traceback above. It ends only "
+                "the worker: raise an exception to tell the program."
+            ),
+        )
+        error.__cause__ = WorkerTraceback(report.text)
+        return error
+
+    def _died(self, worker: int, batches: list[int], task: str, cause: Callable[[int | None], str]) -> WorkerDied:
         process = self.processes[worker]
         process.join(_PATIENCE_S)
         code, pid = process.exitcode, _pid(process)
-        if not batches:
-            task = "between batches"
-        else:
-            task = f"while it made batch {batches[0]}" + (
-                "" if indices is None else f" of indices {_abridged(indices)}"
-            )
         text = (
-            f"DataLoader worker (pid(s) {pid}) exited unexpectedly: worker {worker} {_end(code)} {task}. {_cause(code)}"
+            f"DataLoader worker (pid(s) {pid}) exited unexpectedly: worker {worker} {_end(code)} {task}. {cause(code)}"
         )
         return WorkerDied(text, worker, pid, code, batches)
 
@@ -137,6 +156,20 @@ def _garbage_left_alone() -> Generator[None]:
         gc.unfreeze()
 
 
+def _name_culprit(error: Exception, context: BaseContext, assignment: Assignment) -> None:
+    """Notes on an error of starting a worker what could not be sent to it, if that was the reason."""
+    names = ("dataset", "collate_fn", "worker_init_fn")
+    culprit = _culprit.in_luggage({name: getattr(assignment, name) for name in names})
+    if culprit is None and not isinstance(error, pickle.PicklingError):
+        return
+    error.add_note(
+        f"[forebay] {culprit or 'the dataset, collate_fn or worker_init_fn holds something'}, which cannot be pickled; "
+        f"start method {_start_method(context)!r} pickles dataset, collate_fn and worker_init_fn to start a worker. "
+        "Define functions and classes at the top level of a module, make locks and open files in worker_init_fn, or "
+        "use multiprocessing_context='fork'."
+    )
+
+
 def _start_method(context: BaseContext) -> str:
     """The start method's name."""
     return str(context.get_start_method())
@@ -158,9 +191,15 @@ def _end(code: int | None) -> str:
     return f"is killed by signal: {name}"
 
 
-def _cause(code: int | None) -> str:
+def _cause(code: int | None, start_method: str) -> str:
     if code == 1:
-        return "Likely cause: an exception outside of the dataset's own methods; its traceback is printed above."
+        text = "Likely cause: an exception outside of the dataset's own methods; its traceback is printed above."
+        if start_method != "fork":
+            text += (
+                f" Start method {start_method!r} imports the main module anew in every worker: what it does as a "
+                "program belongs under if __name__ == '__main__'."
+            )
+        return text
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
             cause = _LIKELY_CAUSES.get(signal.Signals(-code))

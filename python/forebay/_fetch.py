@@ -39,8 +39,9 @@ class MapFetcher:
         samples: list[Any] = []
         dataset = self._dataset
         index: Any = None
+        remaining = iter(indices)
         try:
-            for index in indices:
+            for index in remaining:
                 samples.append(dataset[index])
         except BaseException:
             self.current = (index,)
@@ -91,7 +92,7 @@ class FailedFetcher:
 
     current = None
 
-    def __init__(self, error: Exception, *, stream: bool) -> None:
+    def __init__(self, error: BaseException, *, stream: bool) -> None:
         self._error = error
         self._traceback = error.__traceback__
         self._stream = stream

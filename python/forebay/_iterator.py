@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 from forebay import _seeds, dataset
 from forebay._front import make_front
 from forebay._journey import Journey, SampleError
+from forebay._report import WorkerTraceback
 from forebay._tally import StreamTally
 from forebay._worker import Assignment, Prepared
 from forebay.collate import STOCK_COLLATE_FN_MAP, default_collate, default_collate_fn_map
@@ -71,25 +72,18 @@ class WorkersIterator:
             self.close()
 
 
-class _WorkerTraceback(Exception):
-    """A traceback of another process, shown as the cause of the exception that came from there."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f"\n{self.text}"
-
-
 def _reraise(error: SampleError) -> NoReturn:
     """Raises a worker's exception itself, or, where it cannot travel, its text."""
     report = error.report
     original = report.exception()
     if original is None:
-        original = WorkerFailed(f"worker {error.worker} raised {report.type_name}, which cannot be pickled")
-    original.__cause__ = _WorkerTraceback(report.text)
-    original.add_note(error.note())
+        original = WorkerFailed(
+            f"worker {error.worker} raised {report.type_name}, which cannot be pickled and unpickled, so it cannot be "
+            "raised here; its text and traceback are this error's cause. Let it pass its constructor's arguments to "
+            "super().__init__."
+        )
+    original.__cause__ = WorkerTraceback(report.text)
+    error.add_notes(original)
     raise original
 
 

@@ -1,7 +1,6 @@
 """One iterator's life: the engine, its crew, and the sampler that feeds them. Shared by both fronts."""
 
 import gc
-import inspect
 import multiprocessing
 import os
 import threading
@@ -13,7 +12,8 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from forebay import _report
+from forebay import _descriptors, _report
+from forebay._callers import users_level, warn_of_early_end
 from forebay._crew import Crew
 from forebay._engine import Engine, Front
 from forebay._randomness import warn_of_equal_generators
@@ -53,6 +53,9 @@ class Options:
     memory_budget_bytes: int | None
 
 
+_FEWER_DESCRIPTORS = "An iterator takes 4 per worker and 3 more: lower num_workers, close files and other loaders"
+
+
 class SampleError(Exception):
     """A batch's place is taken by an exception of its worker; the fronts raise it in their own ways."""
 
@@ -62,10 +65,11 @@ class SampleError(Exception):
         self.worker = worker
         self.batch = batch
 
-    def note(self) -> str:
-        """Where it happened, for `BaseException.add_note`."""
+    def add_notes(self, raised: BaseException) -> None:
+        """Tells by notes where it happened, and what the worker knows about why."""
         index = "" if self.report.index is None else f", sample index {self.report.index}"
-        return f"[forebay] worker {self.worker}, batch {self.batch}{index}"
+        for note in (f"worker {self.worker}, batch {self.batch}{index}", *self.report.notes):
+            raised.add_note(f"[forebay] {note}")
 
 
 class Journey:
@@ -84,6 +88,7 @@ class Journey:
         self._timeout = options.timeout_s or None
         self._full = False
         self._warned = False
+        self._warned_of_end = False
         self._held: list[Any] = []
         """A batch that was taken and could not be delivered."""
         self._first_step = 0
@@ -96,22 +101,23 @@ class Journey:
         self._closing = threading.Lock()
         self._turn = threading.RLock()
         """Held by whoever takes a batch or begins an epoch: two threads that share an iterator take turns."""
-        self._engine = Engine(
-            front,
-            workers=assignment.num_workers,
-            prefetch_factor=options.prefetch_factor,
-            in_order=options.in_order,
-            memory_budget=options.memory_budget_bytes,
-            on_full=_weakly(self._on_full),
-        )
-        self._crew = Crew(context, self._engine, assignment)
+        with _descriptors.explained("the trainer", _FEWER_DESCRIPTORS):
+            self._engine = Engine(
+                front,
+                workers=assignment.num_workers,
+                prefetch_factor=options.prefetch_factor,
+                in_order=options.in_order,
+                memory_budget=options.memory_budget_bytes,
+                on_full=_weakly(self._on_full),
+            )
+            self._crew = Crew(context, self._engine, assignment)
 
     @classmethod
     def of_loader(
         cls, loader: Any, front: Front, *, stream: bool, base_seed: int, prepare: Callable[[Assignment], Prepared]
     ) -> "Journey":
         """The journey that a loader of either front describes: their attributes have the same names."""
-        warn_of_equal_generators(loader, stacklevel=_users_level())
+        warn_of_equal_generators(loader, stacklevel=users_level())
         assignment = Assignment(
             worker_id=0,
             num_workers=loader.num_workers,
@@ -126,9 +132,9 @@ class Journey:
         )
         options = Options(
             prefetch_factor=loader.prefetch_factor or 2,
-            in_order=loader.in_order,
-            timeout_s=loader.timeout,
-            persistent=loader.persistent_workers,
+            in_order=bool(loader.in_order),
+            timeout_s=loader.timeout if loader.timeout > 0 else 0,  # NaN is for ever, as in torch
+            persistent=bool(loader.persistent_workers),
             memory_budget_bytes=loader.memory_budget,
         )
         return cls(front, loader.multiprocessing_context or multiprocessing.get_context(), assignment, options)
@@ -194,9 +200,8 @@ class Journey:
             self._finish()
             raise
         except BatchFailed as failed:
-            self._send_ahead()
-            report = _report.unpack(failed.report)
-            raise SampleError(report, failed.worker, failed.step - self._first_step) from None
+            error = self._failed(failed)
+            raise error from error.__cause__
         except WaitTimedOut:
             raise self._timed_out() from None
         except WorkerEnded as ended:
@@ -288,6 +293,17 @@ class Journey:
             self._check_open()
             raise self._died(ended) from None
 
+    def _failed(self, failed: BatchFailed) -> Exception:
+        """What a batch's place is taken by: an exception, or the end of its worker."""
+        report, number = _report.unpack(failed.report), failed.step - self._first_step
+        if report.end is not None:
+            return self._end(self._crew.gave_up(failed.worker, number, report))
+        self._send_ahead()
+        if issubclass(report.exception_type() or object, StopIteration) and not self._warned_of_end:
+            self._warned_of_end = True
+            warn_of_early_end(report.index, f" (worker {failed.worker}, batch {number})")
+        return SampleError(report, failed.worker, number)
+
     def _timed_out(self) -> LoaderTimeout:
         awaited = self._engine.awaited()
         where = ""
@@ -304,7 +320,9 @@ class Journey:
         """What a dead worker leaves: an error now, and the same error at every further call."""
         batches = [step - self._first_step for step in ended.in_flight]
         indices = self._indices_of(ended.in_flight[0]) if ended.in_flight else None
-        error = self._crew.died(ended.worker, batches, indices)
+        return self._end(self._crew.died(ended.worker, batches, indices))
+
+    def _end(self, error: WorkerDied) -> WorkerDied:
         self._broken = error
         self._crew.terminate()  # what the others are making is lost, so it is not waited for
         self.close()
@@ -343,17 +361,8 @@ class Journey:
             "memory, which is slower. If you keep batches on purpose, nothing is wrong; else drop them sooner, or "
             "raise memory_budget.",
             MemoryBudgetWarning,
-            stacklevel=_users_level(),
+            stacklevel=users_level(),
         )
-
-
-def _users_level() -> int:
-    """The `stacklevel`, for a warning of the caller, of the first frame that is neither ours nor torch's loader's."""
-    ours = ("forebay.", "torch.utils.data.")
-    level, frame = 0, inspect.currentframe()
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith(ours):
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def _weakly(method: Callable[[], None]) -> Callable[[], None]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, cast
 
+from forebay import _culprit
 from forebay.errors import UnpicklableError
 
 __all__ = ["BatchPickler", "dump", "load"]
@@ -36,7 +37,8 @@ class BatchPickler(pickle.Pickler):
         try:
             self.dump(value)
         except Exception as error:
-            raise UnpicklableError(f"{type(error).__name__}: {error}") from error
+            culprit = _culprit.of(type(self), value)
+            raise UnpicklableError(f"{type(error).__name__}: {error}", culprit) from error
 
     def _take(self, buffer: pickle.PickleBuffer) -> bool:
         view = buffer.raw()

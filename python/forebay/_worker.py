@@ -1,16 +1,16 @@
 """A worker process, from its start to its end. Names no framework: what a front needs is done by its `prepare`."""
 
-import pickle
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import reduction
 from typing import Any
 
-from forebay import _report
+from forebay import _arrival, _report
+from forebay._advice import Scene
 from forebay._engine import Front, Seat, Worker
-from forebay._fetch import FailedFetcher, Fetcher, MapFetcher, StreamFetcher, fetcher_of
-from forebay.errors import EngineError, SharedMemoryError, UnpicklableError
+from forebay._fetch import FailedFetcher, Fetcher, StreamFetcher, fetcher_of
+from forebay.errors import UnpicklableError
 
 __all__ = ["Assignment", "Prepared", "TravellingSeat", "work"]
 
@@ -70,11 +70,14 @@ class TravellingSeat:
 
 def _arrive(worker: int, duplicates: list[Any]) -> TravellingSeat:
     arena, worker_bell, trainer_bell, lifeline = (duplicate.detach() for duplicate in duplicates)
-    return TravellingSeat(Seat.of(worker, (arena, worker_bell, trainer_bell, lifeline)))
+    seat = Seat.of(worker, (arena, worker_bell, trainer_bell, lifeline))
+    _arrival.await_rest(seat)
+    return TravellingSeat(seat)
 
 
 def work(seat: TravellingSeat, assignment: Assignment) -> None:
     """Makes batches until the trainer says stop. The target of a worker process."""
+    _arrival.complete()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a handler of the trainer's would let the worker live
     # Ctrl-C reaches every process of the terminal. The trainer decides what becomes of it; a handler (unlike SIG_IGN)
     # is not passed on to programs that a dataset starts. Until now the signal was blocked (see `_crew`).
@@ -93,13 +96,13 @@ def _leave_it_to_the_trainer(_signal: int, _frame: object) -> None:
     pass
 
 
-def _start(assignment: Assignment) -> Exception | None:
+def _start(assignment: Assignment) -> BaseException | None:
     """Runs the user's own preparation; its exception takes the place of this worker's batches."""
     if assignment.worker_init_fn is None:
         return None
     try:
         assignment.worker_init_fn(assignment.worker_id)
-    except Exception as error:  # noqa: BLE001 - the user's code may raise anything; it is reported in the trainer
+    except BaseException as error:  # noqa: BLE001 - the user's code may raise anything; it is reported in the trainer
         return error
     return None
 
@@ -107,25 +110,33 @@ def _start(assignment: Assignment) -> Exception | None:
 class _Bench:
     """Where batches are made, one at a time."""
 
-    def __init__(self, worker: Worker, assignment: Assignment, failed_start: Exception | None, *, native: bool) -> None:
+    def __init__(
+        self, worker: Worker, assignment: Assignment, failed_start: BaseException | None, *, native: bool
+    ) -> None:
         self._worker = worker
         self._assignment = assignment
         self._failed_start = failed_start
         self._native = native and assignment.auto_collation
+        self._who = f"worker {assignment.worker_id}"
         self._epoch: int | None = None
         self._fetcher: Fetcher | None = None
 
     def make(self, indices: Any) -> None:
         """Makes one batch and sends it, or the exception that came instead, or the end of the stream."""
+        told = self._assignment
         fetcher = self._fetcher_now()
+        scene = Scene(self._who, told.dataset, indices, told.auto_collation, told.stream)
         try:
-            self._publish(fetcher.fetch(indices), indices)
-        except Exception as error:  # noqa: BLE001 - the user's code may raise anything; it is reported in the trainer
-            if isinstance(error, StopIteration) and self._assignment.stream:
+            samples = fetcher.fetch(indices)
+            scene.samples = (samples,)
+            self._publish(samples, scene)
+        except BaseException as error:  # noqa: BLE001 - the user's code may raise anything; it is reported in the trainer
+            if isinstance(error, StopIteration) and told.stream:
                 self._fetcher = StreamFetcher((), auto_collation=False, drop_last=False)
                 self._worker.end()
-            else:
-                self.fail(error, None if fetcher.current is None else repr(fetcher.current[0]))
+                return
+            scene.index = scene.index or fetcher.current
+            self._fail(error, scene)
 
     def _fetcher_now(self) -> Fetcher:
         """What fetches in this epoch: a stream begins anew with every one."""
@@ -141,7 +152,7 @@ class _Bench:
                 return fetcher_of(
                     told.dataset, stream=told.stream, auto_collation=told.auto_collation, drop_last=told.drop_last
                 )
-            except Exception as error:  # noqa: BLE001 - as in make
+            except BaseException as error:  # noqa: BLE001 - as in make
                 failed = error
         return FailedFetcher(failed, stream=told.stream)
 
@@ -149,38 +160,25 @@ class _Bench:
         # A dataset's __getitems__ may give any sequence.
         return self._native and isinstance(samples, list)
 
-    def _publish(self, samples: Any, indices: Any) -> None:
-        told = self._assignment
+    def _publish(self, samples: Any, scene: Scene) -> None:
+        batch = None
         try:
             if self._collates_natively(samples):
                 self._worker.collate(samples)
             else:
-                self._worker.put(told.collate_fn(samples))
+                batch = self._assignment.collate_fn(samples)
+                self._worker.put(batch)
         except UnpicklableError as error:
+            where = scene.blame(error.culprit, batch)
+            because = "" if where is None else f", because {where}"
             raise UnpicklableError(
-                f"worker {told.worker_id} cannot send its batch to the trainer{self._culprit(samples, indices)}: "
-                f"{error}. What a dataset and a collate_fn return must be picklable; return arrays, tensors, numbers, "
-                "strings and containers of them."
+                f"{self._who} cannot send its batch to the trainer{because}: {error}. What a dataset and "
+                "a collate_fn return must be picklable: arrays, tensors, numbers, strings and containers of them."
             ) from error.__cause__
 
-    def _culprit(self, samples: Any, indices: Any) -> str:
-        """Which sample cannot be pickled by itself, in words."""
-        if not self._assignment.auto_collation:
-            samples, indices = [samples], [indices]
-        for place, (index, sample) in enumerate(zip(indices, samples, strict=False)):
-            try:
-                pickle.dumps(sample)
-            except Exception:  # noqa: BLE001 - whatever it is, it is what is looked for
-                if isinstance(self._fetcher, MapFetcher):
-                    self._fetcher.current = (index,)
-                    return f", because the sample of index {index!r} holds it"
-                return f", because its sample {place} holds it"
-        return ""
-
-    def fail(self, error: BaseException, index: str | None) -> None:
-        """Sends an exception in the batch's place."""
-        report = _report.pack(error, index)
-        try:
-            self._worker.fail(pickle.dumps(report))
-        except (SharedMemoryError, EngineError):
-            self._worker.fail(pickle.dumps(_report.shorten(report)))
+    def _fail(self, error: BaseException, scene: Scene) -> None:
+        """Sends an exception in the batch's place. One that ends a program ends the worker."""
+        task = "(in worker_init_fn)" if error is self._failed_start else scene.task
+        _report.send(self._worker, _report.pack(error, scene.shown_index, scene.advice(error), task))
+        if not isinstance(error, Exception):
+            raise error

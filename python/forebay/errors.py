@@ -7,6 +7,7 @@ working.
 __all__ = [
     "ConfigError",
     "EngineError",
+    "EpochCutShortWarning",
     "EqualGeneratorsWarning",
     "FallbackWarning",
     "ForebayError",
@@ -67,7 +68,18 @@ class WorkerFailed(ForebayError, RuntimeError):
 
 
 class UnpicklableError(ForebayError, TypeError):
-    """A worker made a batch that cannot be sent, because something in it cannot be pickled."""
+    """A worker made a batch that cannot be sent, because something in it cannot be pickled.
+
+    Attributes:
+        culprit: in the worker, the object that cannot be pickled, where it is known.
+    """
+
+    def __init__(self, text: str, culprit: object = None) -> None:
+        super().__init__(text)
+        self.culprit = culprit
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return UnpicklableError, (str(self),)
 
 
 class LoaderTimeout(ForebayError, TimeoutError, RuntimeError):
@@ -80,6 +92,10 @@ class ForebayWarning(UserWarning):
 
 class MemoryBudgetWarning(ForebayWarning):
     """Batches that the program keeps have used the memory budget up: further ones are copied."""
+
+
+class EpochCutShortWarning(ForebayWarning):
+    """The dataset or collate_fn raised `StopIteration`, which ends a loop over the loader as if all were read."""
 
 
 class EqualGeneratorsWarning(ForebayWarning):

@@ -6,9 +6,11 @@ from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, Self
 
 from forebay import _seeds
+from forebay._advice import Scene
 from forebay._arguments import check, check_multiprocessing_context, warn_of_too_many_workers
 from forebay._fallback import engine_is_missing, say_once
 from forebay._fetch import fetcher_of
+from forebay._option_types import checked_memory_budget
 from forebay._seeds import GeneratorLike
 from forebay._tally import StreamTally
 from forebay.dataset import is_stream
@@ -195,31 +197,18 @@ class DataLoader:
         vars(self).update(state, _live=weakref.WeakSet())
 
 
-def checked_memory_budget(memory_budget: int | None) -> int | None:
-    """The value of a `memory_budget` argument.
-
-    Raises:
-        ConfigError: when it is not positive.
-    """
-    if memory_budget is not None and memory_budget <= 0:
-        raise ConfigError(
-            f"memory_budget option should be a positive number of bytes or None, but got memory_budget={memory_budget}"
-        )
-    return memory_budget
-
-
 class _InlineIterator:
     """An epoch made in this process."""
 
     def __init__(self, loader: DataLoader, tally: StreamTally) -> None:
         if loader.timeout:
             raise ConfigError(f"timeout={loader.timeout} needs workers: without them nobody can stop a slow dataset")
+        self._dataset = loader.dataset
         self._collate_fn = loader.collate_fn
+        self._auto_collation = loader.batch_sampler is not None
+        self._stream = loader.stream
         self._fetcher = fetcher_of(
-            loader.dataset,
-            stream=loader.stream,
-            auto_collation=loader.batch_sampler is not None,
-            drop_last=loader.drop_last,
+            loader.dataset, stream=self._stream, auto_collation=self._auto_collation, drop_last=loader.drop_last
         )
         self._tally = tally
         self._indices = iter(loader.index_sampler)
@@ -234,6 +223,13 @@ class _InlineIterator:
         return len(self._length)
 
     def __next__(self) -> Any:
-        batch = self._collate_fn(self._fetcher.fetch(next(self._indices)))
+        indices = next(self._indices)
+        with Scene("this process", self._dataset, indices, self._auto_collation, self._stream) as scene:
+            try:
+                samples = self._fetcher.fetch(indices)
+            finally:
+                scene.index = self._fetcher.current
+            scene.samples = (samples,)
+            batch = self._collate_fn(samples)
         self._tally.count(stacklevel=2)
         return batch

@@ -207,15 +207,20 @@ class ExplodesOnArrival:
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_a_dataset_that_cannot_be_unpickled_in_a_worker_is_an_error_and_no_hang(
-    method: str, capfd: pytest.CaptureFixture[str]
+def test_a_dataset_that_cannot_be_unpickled_in_a_worker_is_that_error_with_the_workers_traceback(
+    front: Front, method: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    loader = forebay.DataLoader(ExplodesOnArrival(), num_workers=1, multiprocessing_context=method)
-    with pytest.raises(WorkerDied, match=r"exited with code 1.*printed above") as caught:
-        list(loader)
-    assert caught.value.exitcode == 1
-    if method == "spawn":  # a fork server's children write where it did when it was started
-        assert "cannot open the index on this machine" in capfd.readouterr().err
+    iterator = iter(front.DataLoader(ExplodesOnArrival(), num_workers=2, multiprocessing_context=method))
+    for number in range(4):
+        with pytest.raises(OSError, match="cannot open the index on this machine") as caught:
+            next(iterator)
+        error = caught.value
+        assert f"worker {number % 2}, batch {number}" in error.__notes__[0]
+        assert "unpickled in the worker" in error.__notes__[1]
+        assert "__setstate__" in (str(error) if front.name == "torch" else str(error.__cause__))
+    with pytest.raises(StopIteration):
+        next(iterator)
+    assert capfd.readouterr().err == ""
 
 
 def test_torchs_crash_handlers_do_not_hide_a_crash(capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from torch._utils import ExceptionWrapper
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _DatasetKind, _MultiProcessingDataLoaderIter
 
 from forebay._journey import Journey, SampleError
+from forebay._report import WorkerTraceback
 from forebay.torch._front import make_front, prepare
 
 if TYPE_CHECKING:
@@ -88,6 +89,19 @@ def _reraise(error: SampleError) -> None:
         wrapper.reraise()
     except BaseException as raised:
         raised.__cause__ = report.exception()
+        if not _shows(raised, report.text):
+            (raised.__cause__ or raised).__cause__ = WorkerTraceback(report.text)
         raised.__suppress_context__ = True
-        raised.add_note(error.note())
+        error.add_notes(raised)
         raise
+
+
+def _shows(raised: BaseException, text: str) -> bool:
+    """Whether the worker's traceback is in the exception's own text.
+
+    It is not where torch fails to make the type again, nor where an exception shows itself in a way of its own.
+    """
+    try:
+        return text in str(raised)
+    except Exception:  # noqa: BLE001 - a user's __str__ may raise anything
+        return False

@@ -13,6 +13,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from torch.utils.data.datapipes.datapipe import IterDataPipe, MapDataPipe
 
 from forebay._fallback import engine_is_missing, say_once
+from forebay._option_types import check_option_types, check_sources, checked_memory_budget
 from forebay.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,14 +66,20 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):
         in_order: bool = True,
         memory_budget: int | None = None,
     ) -> None:
-        if memory_budget is not None and memory_budget <= 0:
-            raise ConfigError(
-                "memory_budget option should be a positive number of bytes or None, but got "
-                f"memory_budget={memory_budget}"
-            )
+        check_option_types(
+            num_workers=num_workers,
+            timeout=timeout,
+            prefetch_factor=prefetch_factor,
+            collate_fn=collate_fn,
+            worker_init_fn=worker_init_fn,
+        )
+        _check_generator(generator)
         if num_workers > 0 and prefetch_factor == 0:
-            raise ConfigError("prefetch_factor option should be positive, but got prefetch_factor=0")
-        self.memory_budget = memory_budget
+            raise ConfigError(
+                "prefetch_factor option should be positive, but got prefetch_factor=0: a worker without a batch to "
+                "prepare would never deliver one"
+            )
+        self.memory_budget = checked_memory_budget(memory_budget)
         self._live: weakref.WeakSet[WorkersIterator] = weakref.WeakSet()
         super().__init__(
             dataset,
@@ -110,6 +117,7 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):
                 stacklevel=4,
             )
             return super()._get_iterator()
+        check_sources(self.dataset, self.sampler, self.batch_sampler)
         self.check_worker_number_rationality()
         from forebay.torch._iterator import WorkersIterator  # needs the engine, which not every system has
 
@@ -135,6 +143,14 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _live=weakref.WeakSet())
+
+
+def _check_generator(generator: Any) -> None:
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            "generator option should be a torch.Generator or None, but got "
+            f"generator={repr(generator)[:200]}; make one with torch.Generator().manual_seed(seed)"
+        )
 
 
 def _not_served(loader: DataLoader[Any]) -> str | None:

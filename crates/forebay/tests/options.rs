@@ -279,6 +279,19 @@ fn an_epoch_that_was_broken_off_leaves_nothing_to_the_next_one() {
 }
 
 #[test]
+fn an_epoch_finds_room_whenever_the_one_before_gives_it_back() {
+    watched(|| {
+        let loader = numbers(20).num_workers(1).persistent_workers(true).build().unwrap();
+        // The workers finish what nobody wants any more at any moment between these calls.
+        for round in 0..300 {
+            let mut batches = loader.iter().unwrap();
+            (0..round % 10).for_each(|_| thread::yield_now());
+            assert_eq!(batches.next().unwrap().unwrap()[..], [0]);
+        }
+    });
+}
+
+#[test]
 fn two_epochs_at_once_do_not_disturb_each_other() {
     watched(|| {
         let loader = numbers(10).num_workers(2).persistent_workers(true).build().unwrap();

@@ -194,7 +194,7 @@ impl<E> ArrayViewMut<'_, E> {
 }
 
 /// An array of a batch on its own. It owns its memory, and dereferences to a slice of its elements; what borrows from it
-/// cannot outlive it.
+/// cannot outlive it. (To become a slice, truth values are looked at each time, since not every byte is one: keep the slice.)
 ///
 /// ```compile_fail
 /// # use forebay::{Batch, Error};

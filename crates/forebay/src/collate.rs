@@ -265,8 +265,9 @@ impl<'a> BatchWriter<'a> {
             return Err(Kind::Writing { what }.into());
         }
         let bytes = shape.iter().try_fold(dtype.bytes(), |bytes, count| bytes.checked_mul(*count));
-        // More than can be addressed is more than there is: the engine says so, with numbers.
-        let bytes = bytes.unwrap_or(usize::MAX / 2);
+        let bytes = bytes.filter(|bytes| isize::try_from(*bytes).is_ok()).ok_or_else(|| Kind::Writing {
+            what: format!("an array {name:?} of shape {shape:?} is larger than any memory"),
+        })?;
         self.room.add(bytes as u64).map_err(no_memory)?;
         self.arrays.push(Field { name, dtype, shape, bytes });
         Ok(self.arrays.len() - 1)

@@ -397,6 +397,7 @@ enum Wrong {
     Panic,
     Outside,
     Twice,
+    Huge,
     Opening,
 }
 
@@ -421,6 +422,7 @@ impl Collate<i64> for Failing {
             Wrong::Own if wrong => Err(NoName(2).into()),
             Wrong::Panic if wrong => panic!("no page"),
             Wrong::Outside if wrong => Ok(page.write(numbers, 1, &[1])?),
+            Wrong::Huge if wrong => Ok(page.add::<u64>("huge", [usize::MAX / 8, 3]).map(drop)?),
             Wrong::Twice if wrong => Ok(page.add::<u8>("numbers", [1]).map(drop)?),
             _ => Ok(()),
         }
@@ -474,6 +476,8 @@ fn a_collate_cannot_write_where_it_has_set_nothing_aside() {
             assert!(why.contains("from number 1 on") && why.contains("[1]"), "{why}");
             let error = error_of(Wrong::Twice, workers);
             assert!(error.source().unwrap().to_string().contains("\"numbers\" already"));
+            let error = error_of(Wrong::Huge, workers);
+            assert!(error.source().unwrap().to_string().contains("larger than any memory"));
         }
     });
 }

@@ -118,7 +118,9 @@ impl Dataset for Surroundings {
         // A signal from the terminal, like that of Ctrl-C, goes to a whole process group.
         let group = rustix::process::getpgrp().as_raw_pid() as u32;
         let sample = Sample::new().with("input", input as u64).with("said", said);
-        Ok(sample.with("own group", group == std::process::id()))
+        let nested = DataLoader::builder(numbers(1)).num_workers(1).processes().build().unwrap_err();
+        let nested = nested.is_config() && nested.to_string().contains("worker process cannot have");
+        Ok(sample.with("own group", group == std::process::id()).with("nested refused", nested))
     }
 }
 
@@ -473,6 +475,7 @@ fn a_worker_has_no_input_and_marks_nobody() {
         let batch = builder.build().unwrap().into_iter().next().unwrap().unwrap();
         assert_eq!((column::<u64>(&batch, "input"), column::<bool>(&batch, "said")), (vec![0], vec![true]));
         assert_eq!(column::<bool>(&batch, "own group"), [true], "Ctrl-C is the trainer's");
+        assert_eq!(column::<bool>(&batch, "nested refused"), [true]);
     });
 }
 

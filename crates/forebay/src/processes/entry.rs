@@ -158,10 +158,7 @@ impl WorkerEntry {
     ///
     /// Only a program's first call counts, since a worker gets no further.
     pub fn enter(self) {
-        let is_worker = std::env::args_os()
-            .next()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(MARK.as_bytes()));
-        if is_worker {
+        if is_worker() {
             serve(&self.kinds);
         }
         KNOWN.get_or_init(|| self.kinds);
@@ -174,11 +171,22 @@ impl fmt::Debug for WorkerEntry {
     }
 }
 
+/// Whether this process was started as a worker.
+fn is_worker() -> bool {
+    let name = std::env::args_os().next();
+    name.is_some_and(|name| name.as_encoded_bytes().starts_with(MARK.as_bytes()))
+}
+
 /// Whether workers of this program will know how to make batches by the recipe of this type.
 pub(super) fn check(id: TypeId, of: &str) -> Result<(), Error> {
     let known = KNOWN.get();
     if known.is_some_and(|kinds| kinds.iter().any(|kind| kind.id == id)) {
         return Ok(());
+    }
+    if is_worker() {
+        return Err(Error::config(
+            "a worker process cannot have worker processes itself: a loader in a dataset uses worker threads",
+        ));
     }
     let before = match known {
         None => "it has not called its entry yet",

@@ -18,8 +18,11 @@ _hook_before: list[Any] = []
 """What was in `sys.excepthook`, while something is awaited."""
 
 
-def await_rest(seat: Seat) -> None:
-    """Called when the seat is there: from now on an exception takes the place of all batches of this worker."""
+def await_rest(seat: Seat, *, stream: bool) -> None:
+    """Called when the seat is there: from now on an exception takes the place of all batches of this worker.
+
+    Of a stream, which would go on for ever, it takes the place of an epoch's first.
+    """
 
     def take_the_place_of_batches(
         _kind: type[BaseException], error: BaseException, _traceback: TracebackType | None
@@ -30,8 +33,13 @@ def await_rest(seat: Seat) -> None:
             notes=["this happened while the dataset, collate_fn and worker_init_fn were unpickled in the worker"],
         )
         worker = Worker(make_front(), seat)
+        epoch: int | None = None
         for _ in worker:
-            _report.send(worker, report)
+            if stream and worker.epoch == epoch:
+                worker.end()
+            else:
+                epoch = worker.epoch
+                _report.send(worker, report)
 
     _hook_before.append(sys.excepthook)
     sys.excepthook = take_the_place_of_batches

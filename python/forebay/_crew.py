@@ -59,7 +59,7 @@ class Crew:
 
     def _start(self, context: BaseContext, engine: Engine, assignment: Assignment) -> None:
         seat = engine.seat(assignment.worker_id)
-        arguments: tuple[Any, ...] = (TravellingSeat(seat), assignment)
+        arguments: tuple[Any, ...] = (TravellingSeat(seat, stream=assignment.stream), assignment)
         make: Any = context  # every context has a Process, but the type of contexts does not say so
         process: BaseProcess = make.Process(target=work, args=arguments, daemon=True)
         try:

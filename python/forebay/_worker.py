@@ -58,21 +58,25 @@ class Prepared:
 
 
 class TravellingSeat:
-    """A seat that can be passed to a process being started: inherited by fork, or its descriptors sent along."""
+    """A seat that can be passed to a process being started: inherited by fork, or its descriptors sent along.
 
-    def __init__(self, seat: Seat) -> None:
+    It arrives before the assignment, so it tells what must be known if that cannot be unpickled.
+    """
+
+    def __init__(self, seat: Seat, *, stream: bool) -> None:
         self.seat = seat
+        self._stream = stream
 
     def __reduce__(self) -> tuple[object, ...]:
         worker, descriptors = self.seat.descriptors()
-        return _arrive, (worker, [reduction.DupFd(descriptor) for descriptor in descriptors])
+        return _arrive, (worker, [reduction.DupFd(descriptor) for descriptor in descriptors], self._stream)
 
 
-def _arrive(worker: int, duplicates: list[Any]) -> TravellingSeat:
+def _arrive(worker: int, duplicates: list[Any], stream: bool) -> TravellingSeat:
     arena, worker_bell, trainer_bell, lifeline = (duplicate.detach() for duplicate in duplicates)
     seat = Seat.of(worker, (arena, worker_bell, trainer_bell, lifeline))
-    _arrival.await_rest(seat)
-    return TravellingSeat(seat)
+    _arrival.await_rest(seat, stream=stream)
+    return TravellingSeat(seat, stream=stream)
 
 
 def work(seat: TravellingSeat, assignment: Assignment) -> None:

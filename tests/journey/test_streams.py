@@ -326,3 +326,21 @@ def test_streams_are_served_by_the_engine_without_a_word(front: Front) -> None:
 def test_streams_travel_to_workers_that_are_not_forked(front: Front, method: str) -> None:
     loader = front.DataLoader(counting(front, 5), batch_size=2, num_workers=2, multiprocessing_context=method)
     assert values(loader) == [[0, 2], [1, 3], [4]]
+
+
+class _CannotArrive(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    def __init__(self) -> None:
+        self.luggage = 1
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([1])
+
+    def __setstate__(self, state: object) -> None:
+        raise LookupError("lost on the way")
+
+
+def test_a_stream_that_cannot_be_unpickled_is_one_error_for_each_worker(front: Front) -> None:
+    iterator = iter(front.DataLoader(_CannotArrive(), num_workers=2, multiprocessing_context="spawn"))
+    errors = [until(LookupError, iterator) for _ in range(2)]
+    assert all("lost on the way" in str(error) for _, error in errors)
+    assert list(iterator) == []

@@ -126,7 +126,7 @@ pub trait IterableDataset: Send + Sync {
     /// As [`Dataset::init_worker`].
     ///
     /// # Errors
-    /// As there.
+    /// Whatever went wrong: it comes in the place of this worker's first batch of every epoch, which is its last.
     fn init_worker(&self, info: &WorkerInfo) -> Result<(), BoxError> {
         let _ = info;
         Ok(())

@@ -54,6 +54,9 @@ pub(crate) trait Recipe: Send + Sync {
     /// Samples; 0 of streams.
     fn len(&self) -> usize;
 
+    /// Whether batches come until a worker says that there are no more.
+    fn streams(&self) -> bool;
+
     fn init_worker(&self, info: &WorkerInfo) -> Result<(), Failure>;
 
     /// Begins an epoch in one worker.
@@ -83,6 +86,10 @@ pub(crate) struct Mix<S, C> {
 impl<S: Source, C: Collate<S::Sample>> Recipe for Mix<S, C> {
     fn len(&self) -> usize {
         self.source.len()
+    }
+
+    fn streams(&self) -> bool {
+        S::STREAMS
     }
 
     fn init_worker(&self, info: &WorkerInfo) -> Result<(), Failure> {

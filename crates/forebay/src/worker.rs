@@ -41,6 +41,7 @@ pub(crate) fn work(
     report: &dyn Report,
 ) -> Result<(), EngineError> {
     let mut pass: Option<(u64, Box<dyn Pass + '_>)> = None;
+    let mut told_in = None;
     loop {
         let ticket = match worker.next_order()? {
             None => continue,
@@ -48,6 +49,12 @@ pub(crate) fn work(
             Some(Order::Fill(ticket)) => ticket,
         };
         if let Err(failure) = &mut ready {
+            if recipe.streams() && told_in == Some(ticket.epoch) {
+                // Without this end there would be a failure after the other for ever.
+                publish(&mut worker, ticket, Outcome::End, &Value::None)?;
+                continue;
+            }
+            told_in = Some(ticket.epoch);
             // Every batch gets the reason, the first one the original.
             let told = failure.told();
             fail(&mut worker, ticket, std::mem::replace(failure, told), report)?;
@@ -63,6 +70,10 @@ pub(crate) fn work(
         };
         fill(&mut worker, ticket, &order, &mut **pass, report)?;
     }
+}
+
+fn publish(worker: &mut Worker, ticket: Ticket, outcome: Outcome, value: &Value) -> Result<(), EngineError> {
+    worker.finish(ticket, outcome, value).map_err(|unpublished| unpublished.error)
 }
 
 /// Makes one batch, or puts the failure in its place.
@@ -98,8 +109,8 @@ fn fail(
     ticket.writer.clear();
     match worker.finish(ticket, Outcome::Error, &report.report(step, failure)) {
         Ok(()) => Ok(()),
-        Err(Unpublished { ticket, .. }) => worker
-            .finish(*ticket, Outcome::Error, &report.report(step, short))
-            .map_err(|unpublished| unpublished.error),
+        Err(Unpublished { ticket, .. }) => {
+            publish(worker, *ticket, Outcome::Error, &report.report(step, short))
+        }
     }
 }

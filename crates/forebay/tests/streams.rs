@@ -180,3 +180,16 @@ fn a_stream_without_end_can_be_left() {
         }
     });
 }
+
+#[test]
+fn a_stream_whose_worker_cannot_begin_is_one_error_for_each_worker_and_epoch() {
+    watched(|| {
+        let builder = shares(10).num_workers(2).persistent_workers(true);
+        let loader = builder.worker_init(|_| Err("no disk".into())).build().unwrap();
+        for _ in 0..2 {
+            let errors: Vec<_> = loader.into_iter().map(|batch| batch.unwrap_err()).collect();
+            assert_eq!(errors.len(), 2);
+            assert!(errors.iter().all(Error::is_init_worker));
+        }
+    });
+}

@@ -111,6 +111,7 @@ def markdown(results: Results) -> str:
         *_chapter(f"A batch in the middle of an epoch, {WORKERS} workers", _handoff_table(results)),
         *_chapter("Everything else", _other_table(results)),
         *_chapter("Aims: how many times better than torch", _aims_table(results)),
+        *_chapter("The crate `forebay`, without Python", _rust_table(results)),
     ]
     lines = [notes, *chapters]
     if imports := results.get("import_ms"):
@@ -162,6 +163,23 @@ def _aims_table(results: Results) -> str:
             figures = [f"{each.aim.at_least:g}", strive, f"{each.times_better}", each.verdict]
             rows.append([each.case.name, each.metric.title, *figures])
     return _table(["case", "figure", "at least", "hoped for", "measured", ""], rows)
+
+
+RUST_TITLES = {
+    "rayon": ("an epoch of photographs, 2 worker threads", "a hand-written rayon loop of 2 threads"),
+    "threads": ("a batch of 64 integers from a worker thread", "a round trip of crossbeam channels"),
+    "processes": ("a batch of 64 integers from a worker process", "a round trip over a pair of Unix sockets"),
+}
+
+
+def _rust_table(results: Results) -> str:
+    rows: list[list[str]] = []
+    for each in results.get("rust", ()):
+        ours, theirs = RUST_TITLES[each["measure"]]
+        times = [f"{each[key] * 1e6:,.1f}" for key in ("ours_s", "theirs_s")]
+        verdict = "met" if each["ratio"] <= each["most"] else "MISSED"
+        rows.append([f"{ours}, against {theirs}", *times, short(each["ratio"]), f"{each['most']:g}", verdict])
+    return _table(["figure", "ours, us", "theirs, us", "ratio", "at most", ""], rows)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -25,6 +25,7 @@ import chart
 import machine
 import memcpy
 import report
+import rust_crate
 from cases import BY_NAME, CASES, LOADERS, MEMCPY_BYTES, Case
 from import_time import measure_ms
 
@@ -167,6 +168,8 @@ def main() -> None:
     results = run([case for case in CASES if case.name in names], rounds, quick=options.quick)
     if not options.only:
         results["import_ms"] = measure_ms(QUICK_IMPORTS if options.quick else IMPORTS)
+    if whole:
+        results["rust"] = rust_crate.measure()
     results["took_s"] = round(time.monotonic() - start)
     save(results, options.out or (WHOLE if whole else PARTIAL))
 

@@ -18,6 +18,7 @@ from forebay._option_types import check_option_types, check_sources
 from forebay._seeds import GeneratorLike, as_generator
 from forebay.collate import default_collate, default_convert
 from forebay.dataset import is_stream
+from forebay.errors import ConfigError
 from forebay.sampler import BatchSampler, EndlessSampler, RandomSampler, SequentialSampler
 
 __all__ = ["Arguments", "check", "check_multiprocessing_context", "warn_of_too_many_workers"]
@@ -193,7 +194,7 @@ def _check_numbers(num_workers: int, timeout: float) -> None:
     if timeout < 0:
         raise ValueError("timeout option should be non-negative")
     if timeout != timeout:  # noqa: PLR0124 - which only NaN is
-        raise ValueError("timeout option should be a number of seconds, 0 for ever, but got timeout=nan")
+        raise ConfigError("timeout option should be a number of seconds, 0 for ever, but got timeout=nan")
 
 
 def _checked_prefetch_factor(prefetch_factor: int | None, num_workers: int) -> int | None:
@@ -210,7 +211,7 @@ def _checked_prefetch_factor(prefetch_factor: int | None, num_workers: int) -> i
     if prefetch_factor < 0:
         raise ValueError("prefetch_factor option should be non-negative")
     if prefetch_factor == 0:
-        raise ValueError(
+        raise ConfigError(
             "prefetch_factor option should be positive, but got prefetch_factor=0: "
             "a worker without a batch to prepare would never deliver one"
         )
@@ -228,13 +229,12 @@ def _context_of(start_method: str) -> BaseContext:
 
 
 def _check_no_order(shuffle: object, sampler: object, batch_sampler: object) -> None:
-    expected = "DataLoader with IterableDataset: expected unspecified"
-    if shuffle not in (False, None):
-        raise ValueError(f"{expected} shuffle option, but got shuffle={shuffle}")
-    if sampler is not None:
-        raise ValueError(f"{expected} sampler option, but got sampler={sampler}")
-    if batch_sampler is not None:
-        raise ValueError(f"{expected} batch_sampler option, but got batch_sampler={batch_sampler}")
+    shuffle = None if shuffle is False else shuffle
+    for name, value in {"shuffle": shuffle, "sampler": sampler, "batch_sampler": batch_sampler}.items():
+        if value is not None:
+            raise ValueError(
+                f"DataLoader with IterableDataset: expected unspecified {name} option, but got {name}={value}"
+            )
 
 
 def _check_exclusions(

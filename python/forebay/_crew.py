@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import multiprocessing
 import pickle
 import signal
 import time
@@ -66,7 +67,12 @@ class Crew:
             _descriptors.make_sure_of(_TO_START_ONE)
             process.start()
         except Exception as error:
-            if _start_method(context) != "fork":
+            if multiprocessing.current_process().daemon:
+                error.add_note(
+                    "[forebay] this process is a daemonic child of multiprocessing, as a loader's worker is, and may "
+                    "start no workers: use num_workers=0 in it"
+                )
+            elif _start_method(context) != "fork":
                 _name_culprit(error, context, assignment)
             raise
         finally:
@@ -204,8 +210,8 @@ def _cause(code: int | None, start_method: str) -> str:
         with contextlib.suppress(ValueError):
             cause = _LIKELY_CAUSES.get(signal.Signals(-code))
             if cause is not None:
-                return f"Likely cause: {cause}. "
-        return ""
+                return f"Likely cause: {cause}."
+        return "Likely cause: somebody, or a library, sent it that signal."
     return (
         "Likely cause: the dataset, or a library it uses, called sys.exit or os._exit. With num_workers=0 the same "
         "code runs in this process, where it can be seen."

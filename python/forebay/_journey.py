@@ -21,6 +21,8 @@ from forebay._report import Report
 from forebay._worker import Assignment, Prepared
 from forebay.errors import (
     BatchFailed,
+    ConfigError,
+    EngineError,
     ForebayError,
     ForkedChildError,
     LoaderTimeout,
@@ -54,6 +56,10 @@ class Options:
 
 
 _FEWER_DESCRIPTORS = "An iterator takes 4 per worker and 3 more: lower num_workers, close files and other loaders"
+
+
+_MOST_COUNTED = 2**32 - 1
+"""Larger numbers cannot even be told to the engine, which refuses many smaller ones, in the same words."""
 
 
 class SampleError(Exception):
@@ -130,8 +136,14 @@ class Journey:
             worker_init_fn=loader.worker_init_fn,
             prepare=prepare,
         )
+        prefetch_factor = loader.prefetch_factor or 2
+        if max(prefetch_factor, loader.num_workers) > _MOST_COUNTED:
+            raise ConfigError(
+                f"num_workers * prefetch_factor must be from 1 to 65536 batches ahead, but is {loader.num_workers} * "
+                f"{prefetch_factor}"
+            )
         options = Options(
-            prefetch_factor=loader.prefetch_factor or 2,
+            prefetch_factor=prefetch_factor,
             in_order=bool(loader.in_order),
             timeout_s=loader.timeout if loader.timeout > 0 else 0,  # NaN is for ever, as in torch
             persistent=bool(loader.persistent_workers),
@@ -314,7 +326,10 @@ class Journey:
                 f"; worker {worker} (pid {self.processes[worker].pid}) has not finished batch {step - self._first_step}"
             )
             where += "" if indices is None else f" of indices {indices!r}"[:300]
-        return LoaderTimeout(f"DataLoader timed out after {self._options.timeout_s} seconds{where}")
+        return LoaderTimeout(
+            f"DataLoader timed out after {self._options.timeout_s} seconds{where}. Nothing is lost: the next call goes "
+            "on waiting. If batches may take so long, raise timeout"
+        )
 
     def _died(self, ended: WorkerEnded) -> WorkerDied:
         """What a dead worker leaves: an error now, and the same error at every further call."""
@@ -344,7 +359,7 @@ class Journey:
         if self._broken is not None:
             raise self._broken
         if self._closed:
-            raise RuntimeError("this iterator is closed; get a new one with iter(loader)")
+            raise EngineError("this iterator is closed; get a new one with iter(loader)")
 
     def _on_full(self) -> None:
         """Called by the engine when kept batches use the budget up."""

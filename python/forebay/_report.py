@@ -89,7 +89,10 @@ def unpack(data: bytes) -> Report:
     """The report that a worker sent."""
     report = pickle.loads(data)
     if not isinstance(report, Report):
-        raise TypeError(f"a worker sent {type(report)} instead of a report")
+        raise EngineError(
+            f"a worker sent {type(report)} instead of a report of what went wrong in it; this is a fault of Forebay: "
+            "please report it"
+        )
     return report
 
 

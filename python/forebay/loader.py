@@ -158,7 +158,8 @@ class DataLoader:
             return _InlineIterator(self, self._new_tally())
         if engine_is_missing():
             say_once(
-                "forebay has no engine on this operating system: batches are made without workers",
+                "forebay has no engine on this operating system: batches are made without workers; with num_workers=0 "
+                "they are, too, and nothing warns",
                 stacklevel=2,
             )
             return _InlineIterator(self, self._new_tally())
@@ -202,7 +203,10 @@ class _InlineIterator:
 
     def __init__(self, loader: DataLoader, tally: StreamTally) -> None:
         if loader.timeout:
-            raise ConfigError(f"timeout={loader.timeout} needs workers: without them nobody can stop a slow dataset")
+            raise ConfigError(
+                f"timeout={loader.timeout} needs workers: without them nobody can stop a slow dataset; set num_workers "
+                "to 1 or more, or timeout to 0"
+            )
         self._dataset = loader.dataset
         self._collate_fn = loader.collate_fn
         self._auto_collation = loader.batch_sampler is not None

@@ -403,6 +403,8 @@ def _held() -> Callable[[], int]:
 OWNER = "the child leaves its parent's workers alone"
 TURNS = "the threads take turns"
 
+DAEMON = "a note says what to do instead"
+
 THREADS = [
     Input("a loader used in a thread", _in_thread),
     Input("an iterator handed on to another thread", _handed_on),
@@ -412,11 +414,16 @@ THREADS = [
     Input("a forked child begins an epoch of its parent's loader", _child_begins),
     Input("a forked child ends while its parent loads", _child_ends, reason=OWNER, numpy_reason=OWNER),
     Input("a forked child reads its parent's batches", _kept_across_fork),
-    Input("a loader with workers in a daemonic process", _daemon),
+    Input("a loader with workers in a daemonic process", _daemon, reason=DAEMON, numpy_reason=DAEMON),
     Input(
         "a dataset that uses a loader without workers, in a worker", lambda face: face(Nesting(face, 0), batch_size=2)
     ),
-    Input("… with workers, in a worker", lambda face: face(Nesting(face, 1), batch_size=2)),
+    Input(
+        "… with workers, in a worker",
+        lambda face: face(Nesting(face, 1), batch_size=2),
+        reason=DAEMON,
+        numpy_reason=DAEMON,
+    ),
 ]
 
 NAME = "the same error, with the iterator's own name"

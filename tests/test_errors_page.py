@@ -214,6 +214,7 @@ for _name, _options in OPTIONS.items():
     CASES[_name] = raised(option(**_options))
 
 CASES |= {
+    "datapipe": raised(lambda front: front.DataLoader(torch.utils.data.datapipes.iter.IterableWrapper([1])), NUMPY),
     "timeout nan": raised(option(timeout=float("nan")), NUMPY),
     "timeout without workers": raised(epoch([1], timeout=1, num_workers=0), NUMPY),
     "a negative seed": raised(option(generator=-1), NUMPY),

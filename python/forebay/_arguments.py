@@ -6,6 +6,7 @@ multiprocessing context is replaced and when workers start.
 
 import multiprocessing
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ def check(
         raise ValueError("persistent_workers option needs num_workers > 0")
     context = check_multiprocessing_context(multiprocessing_context, num_workers)
     if is_stream(dataset):
+        _refuse_datapipe(dataset)
         _check_no_order(shuffle, sampler, batch_sampler)
         sampler = EndlessSampler()
     else:
@@ -226,6 +228,16 @@ def _context_of(start_method: str) -> BaseContext:
             f"multiprocessing_context={start_method!r}"
         )
     return multiprocessing.get_context(start_method)
+
+
+def _refuse_datapipe(dataset: object) -> None:
+    """Refuses what torch's loader configures in its workers: read as a plain stream, each would give every sample."""
+    kind = getattr(sys.modules.get("torch.utils.data"), "IterDataPipe", None)
+    if kind is not None and isinstance(dataset, kind):
+        raise ConfigError(
+            f"dataset option should be no datapipe, but got {type(dataset).__qualname__}: forebay.DataLoader does not "
+            "shard and shuffle datapipes as PyTorch's does; use forebay.torch.DataLoader, or an IterableDataset"
+        )
 
 
 def _check_no_order(shuffle: object, sampler: object, batch_sampler: object) -> None:

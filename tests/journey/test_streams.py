@@ -344,3 +344,9 @@ def test_a_stream_that_cannot_be_unpickled_is_one_error_for_each_worker(front: F
     errors = [until(LookupError, iterator) for _ in range(2)]
     assert all("lost on the way" in str(error) for _, error in errors)
     assert list(iterator) == []
+
+
+def test_the_numpy_front_refuses_datapipes_which_it_would_read_twice() -> None:
+    pipe = torch.utils.data.datapipes.iter.IterableWrapper(range(8)).shuffle().sharding_filter()
+    with pytest.raises(ValueError, match=r"no datapipe, but got \w+: .*forebay\.torch\.DataLoader"):
+        forebay.DataLoader(pipe, num_workers=2)

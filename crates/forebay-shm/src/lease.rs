@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use crate::slot::SlotMemory;
 use crate::sync::{AtomicU64, Ordering};
-use crate::{ALIGNMENT_BYTES, Arena, ShmError, fork};
+use crate::{ALIGNMENT_BYTES, Arena, ShmError, fork, memory};
+
+/// From this size on the heap is asked for only what the machine says it has.
+const WORTH_A_LOOK_BYTES: usize = 64 << 20;
 
 /// Where dropped leases leave word that their slots are free: one bit a slot, on the trainer's own heap.
 ///
@@ -127,7 +130,7 @@ impl Lease {
 
     fn copy(&self, span: Span) -> Result<Region, ShmError> {
         let bytes = self.bytes(span)?;
-        let mut region = Region::on_heap(bytes.len());
+        let mut region = Region::on_heap(bytes.len())?;
         region.bytes_mut().copy_from_slice(bytes);
         Ok(region)
     }
@@ -177,10 +180,19 @@ unsafe impl Sync for Region {}
 
 impl Region {
     /// `len` zero bytes on the heap.
-    pub fn on_heap(len: usize) -> Self {
+    ///
+    /// # Errors
+    /// When there is not that much memory: asking the allocator for it would end the program.
+    pub fn on_heap(len: usize) -> Result<Self, ShmError> {
+        if len >= WORTH_A_LOOK_BYTES
+            && let Some(memory::Available { bytes, limited_by }) = memory::available()
+            && len as u64 > bytes
+        {
+            return Err(ShmError::NoMemory { needed: len as u64, available: bytes, limited_by });
+        }
         let mut lines = vec![Line([0; ALIGNMENT_BYTES]); len.div_ceil(ALIGNMENT_BYTES)];
         let start = NonNull::new(lines.as_mut_ptr().cast()).expect("a vector's pointer is never null");
-        Self { start, len, owner: Owner::Heap(lines) }
+        Ok(Self { start, len, owner: Owner::Heap(lines) })
     }
 
     /// Where the bytes are; they stay there as long as the region lives.

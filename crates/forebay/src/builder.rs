@@ -186,7 +186,8 @@ where
     /// }
     /// ```
     pub fn processes(self) -> Self {
-        Self { processes: Some(Processes::new), ..self }
+        let options = Options { collate_came_late: false, ..self.options };
+        Self { processes: Some(Processes::new), options, ..self }
     }
 
     /// The arguments that worker processes are started with: none, if not said. They are for a program that cannot reach

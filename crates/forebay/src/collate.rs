@@ -96,6 +96,7 @@ pub trait Collate<S>: Send + Sync {
 }
 
 /// The samples of one batch, each made when it is asked for: drop it before the next, and no two are in memory at once.
+/// Only those of a stream are all there before the first, because nobody knows sooner how many there are.
 pub struct Samples<'a, S> {
     indices: Option<&'a [usize]>,
     left: usize,
@@ -192,7 +193,7 @@ impl Room for Slot<'_> {
 /// The heap, where there are no workers.
 impl Room for Vec<Region> {
     fn add(&mut self, len: u64) -> Result<(), ShmError> {
-        self.push(Region::on_heap(len as usize));
+        self.push(Region::on_heap(len as usize)?);
         Ok(())
     }
 

@@ -130,7 +130,8 @@ impl Crewed {
         orders: &mut Orders<'_>,
         timeout: Option<Duration>,
     ) -> Result<Option<Delivered>, Error> {
-        let deadline = timeout.map(|timeout| (timeout, Instant::now() + timeout));
+        // One that is later than any clock will show is none.
+        let deadline = timeout.and_then(|timeout| Some((timeout, Instant::now().checked_add(timeout)?)));
         if let Some(error) = self.broken.take() {
             return Err(error);
         }

@@ -325,7 +325,8 @@ impl<D: IterableDataset> FromStream<'_, D> {
                 StreamState::Over => return Ok((None, None)),
             };
             let sample = stream.next();
-            Ok((sample, Some(stream)))
+            // A stream that is over ends here, where its panics are caught.
+            Ok(if sample.is_some() { (sample, Some(stream)) } else { (None, None) })
         }));
         let failed =
             |source| Failure::new(Class::Dataset, "the dataset's stream returned an error").because(source);

@@ -1,5 +1,7 @@
 //! Station 3: a worker's life, whether it is a thread or a process.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use forebay_engine::layout::Value;
 use forebay_engine::{EngineError, Order, Outcome, Ticket, Unpublished, Worker};
 use serde::{Deserialize, Serialize};
@@ -64,7 +66,8 @@ pub(crate) fn work(
         let pass = match &mut pass {
             Some((epoch, pass)) if *epoch == ticket.epoch => pass,
             stale => {
-                *stale = None; // The last epoch's stream ends before the next begins.
+                // The last epoch's stream ends before the next begins. A panic of its drop has been printed.
+                let _ = catch_unwind(AssertUnwindSafe(|| *stale = None));
                 &mut stale.insert((ticket.epoch, recipe.begin(start.info(worker.id(), order.epoch)))).1
             }
         };

@@ -398,6 +398,7 @@ enum Wrong {
     Outside,
     Twice,
     Huge,
+    Large,
     Opening,
 }
 
@@ -423,6 +424,7 @@ impl Collate<i64> for Failing {
             Wrong::Panic if wrong => panic!("no page"),
             Wrong::Outside if wrong => Ok(page.write(numbers, 1, &[1])?),
             Wrong::Huge if wrong => Ok(page.add::<u64>("huge", [usize::MAX / 8, 3]).map(drop)?),
+            Wrong::Large if wrong => Ok(page.add::<u8>("large", [1 << 46]).map(drop)?),
             Wrong::Twice if wrong => Ok(page.add::<u8>("numbers", [1]).map(drop)?),
             _ => Ok(()),
         }
@@ -442,6 +444,23 @@ fn error_of(wrong: Wrong, workers: u32) -> Error {
     let error = batches.remove(2).unwrap_err();
     assert_eq!(error.batch(), Some(2));
     error
+}
+
+#[test]
+fn an_array_larger_than_the_memory_is_an_error_of_memory_with_and_without_workers() {
+    watched(|| {
+        for workers in [0, 2] {
+            assert!(error_of(Wrong::Large, workers).is_memory());
+        }
+    });
+}
+
+#[test]
+fn a_timeout_beyond_all_time_is_none() {
+    watched(|| {
+        let loader = numbers(4).collate(Flat).num_workers(1).timeout(Duration::MAX).build().unwrap();
+        assert_eq!(loader.into_iter().filter(Result::is_ok).count(), 4);
+    });
 }
 
 #[test]

@@ -187,7 +187,39 @@ impl Collate<i64> for Flat {
 #[test]
 fn the_workers_begin_here() {
     let entry = WorkerEntry::new().dataset::<Numbers>().dataset::<Surroundings>().dataset::<OneWay>();
-    entry.streaming_with::<Shares, Flat>().enter();
+    namesakes(entry).0.streaming_with::<Shares, Flat>().enter();
+}
+
+type Build = fn() -> Result<DataLoader, Error>;
+
+/// A dataset of a type that is called as that of every other use of this macro in the same function.
+macro_rules! namesake {
+    ($entry:expr, $number:literal) => {{
+        #[derive(Serialize, Deserialize)]
+        struct Namesake;
+
+        impl Dataset for Namesake {
+            type Sample = Sample;
+
+            fn len(&self) -> usize {
+                1
+            }
+
+            fn get(&self, _index: usize) -> Result<Sample, BoxError> {
+                Ok(Sample::new().with("number", $number))
+            }
+        }
+
+        let build = || DataLoader::builder(Namesake).num_workers(1).processes().process_args(ARGS).build();
+        ($entry.dataset::<Namesake>(), build as Build)
+    }};
+}
+
+/// The entry, and loaders of two types of one name.
+fn namesakes(entry: WorkerEntry) -> (WorkerEntry, [Build; 2]) {
+    let (entry, one) = namesake!(entry, 1i64);
+    let (entry, two) = namesake!(entry, 2i64);
+    (entry, [one, two])
 }
 
 const ARGS: [&str; 3] = ["--exact", "the_workers_begin_here", "--nocapture"];
@@ -230,6 +262,32 @@ fn batches_of_processes_are_those_of_threads() {
                 }
             }
         }
+    });
+}
+
+#[test]
+fn types_of_one_name_are_told_apart() {
+    watched(|| {
+        the_workers_begin_here();
+        let numbers = namesakes(WorkerEntry::new()).1.map(|build| {
+            let loader = build().unwrap();
+            let batch = loader.into_iter().next().unwrap().unwrap();
+            column::<i64>(&batch, "number")
+        });
+        assert_eq!(numbers, [[1], [2]]);
+    });
+}
+
+#[test]
+fn an_index_that_is_no_place_at_all_is_an_error_that_names_it() {
+    watched(|| {
+        the_workers_begin_here();
+        let builder = DataLoader::builder(numbers(3)).num_workers(1).sampler(|_| vec![0, usize::MAX, 1]);
+        let loader = builder.processes().process_args(ARGS).build().unwrap();
+        let batches: Vec<_> = loader.into_iter().collect();
+        let Err(error) = &batches[1] else { panic!("{batches:?}") };
+        assert!(error.is_index() && error.batch() == Some(1) && error.index() == Some(usize::MAX), "{error}");
+        assert_eq!(batches.iter().filter(|batch| batch.is_ok()).count(), 2);
     });
 }
 
@@ -571,10 +629,22 @@ fn options_that_processes_exclude_are_refused_with_the_reason() {
 }
 
 #[test]
+fn a_program_whose_name_begins_as_a_workers_is_none() {
+    watched(|| {
+        for name in ["forebay-worker", "forebay-worker-demo", "forebay-worker x"] {
+            let mut command = Command::new("/proc/self/exe");
+            let output =
+                command.arg0(name).args(["--exact", "not_a_worker", "--nocapture"]).output().unwrap();
+            assert!(String::from_utf8_lossy(&output.stdout).contains("I am not a worker"), "{name}");
+        }
+    });
+}
+
+#[test]
 fn a_program_started_by_hand_as_a_worker_does_nothing() {
     watched(|| {
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("forebay-worker").args(["--exact", "not_a_worker", "--nocapture"]);
+        command.arg0("forebay-worker 0").args(["--exact", "not_a_worker", "--nocapture"]);
         let output = command.stdin(Stdio::null()).output().unwrap();
         assert_eq!(output.status.code(), Some(70));
         assert!(!String::from_utf8_lossy(&output.stdout).contains("I am not a worker"));

@@ -181,6 +181,43 @@ fn a_stream_without_end_can_be_left() {
     });
 }
 
+/// Three numbers, and a panic when the stream is dropped.
+struct Bomb;
+
+impl IterableDataset for Bomb {
+    type Sample = Sample;
+
+    fn iter<'a>(&'a self, _info: &WorkerInfo) -> Result<Stream<'a, Sample>, BoxError> {
+        struct Fuse(i64);
+        impl Iterator for Fuse {
+            type Item = Result<Sample, BoxError>;
+            fn next(&mut self) -> Option<Self::Item> {
+                self.0 += 1;
+                (self.0 <= 3).then(|| Ok(Sample::new().with("number", self.0)))
+            }
+        }
+        impl Drop for Fuse {
+            fn drop(&mut self) {
+                panic!("the fuse has burnt down");
+            }
+        }
+        Ok(Box::new(Fuse(0)))
+    }
+}
+
+#[test]
+fn a_panic_at_the_end_of_a_stream_is_an_error_in_its_place() {
+    watched(|| {
+        for workers in [0, 1] {
+            let loader = DataLoader::streaming(Bomb).num_workers(workers).build().unwrap();
+            let batches: Vec<_> = loader.into_iter().collect();
+            assert_eq!(batches.iter().filter(|batch| batch.is_ok()).count(), 3);
+            let errors: Vec<_> = batches.into_iter().filter_map(Result::err).collect();
+            assert!(matches!(errors.as_slice(), [error] if error.is_panic()), "{errors:?}");
+        }
+    });
+}
+
 #[test]
 fn a_stream_whose_worker_cannot_begin_is_one_error_for_each_worker_and_epoch() {
     watched(|| {

@@ -40,7 +40,7 @@ impl Children {
     pub(super) fn start(
         engine: &Engine,
         start: Start,
-        type_name: &str,
+        (kind, type_name): (u32, &str),
         args: &[String],
         recipe: &OwnedFd,
     ) -> Result<Self, Error> {
@@ -48,7 +48,7 @@ impl Children {
         for worker in 0..start.num_workers {
             let member = Member::start(worker, args).inspect_err(|_| children.kill())?;
             children.members.push(member);
-            let hello = Hello { version: VERSION.into(), worker, start, type_name: type_name.into() };
+            let hello = Hello { version: VERSION.into(), worker, start, kind, type_name: type_name.into() };
             let member = &children.members[worker as usize];
             let said = engine.seat(worker).and_then(|seat| Ok(hello.send(&member.socket, &seat, recipe)?));
             said.inspect_err(|_| children.kill())?;
@@ -91,10 +91,17 @@ impl Drop for Children {
         }
         let deadline = Instant::now() + PATIENCE;
         for member in &mut self.members {
-            while matches!(sys::wait(&[member.exit.as_fd()], Some(deadline)), Ok(Woken::Interrupted)) {}
+            let ended = loop {
+                match sys::wait(&[member.exit.as_fd()], Some(deadline)) {
+                    Ok(Woken::Interrupted) => {}
+                    woken => break matches!(woken, Ok(Woken::Ready(_))),
+                }
+            };
             let child = member.child.get_mut().unwrap_or_else(PoisonError::into_inner);
-            // Of one that has ended, only the reaping is left.
-            let _ = child.kill();
+            if !ended {
+                // One that has ended may have been reaped by somebody else, and its number given to another process.
+                let _ = child.kill();
+            }
             let _ = child.wait();
         }
     }

@@ -174,14 +174,15 @@ impl fmt::Debug for WorkerEntry {
 /// Whether this process was started as a worker.
 fn is_worker() -> bool {
     let name = std::env::args_os().next();
-    name.is_some_and(|name| name.as_encoded_bytes().starts_with(MARK.as_bytes()))
+    let number = name.as_ref().and_then(|name| name.to_str()?.strip_prefix(MARK)?.strip_prefix(' '));
+    number.is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
-/// Whether workers of this program will know how to make batches by the recipe of this type.
-pub(super) fn check(id: TypeId, of: &str) -> Result<(), Error> {
+/// The place, among the kinds that workers of this program know, of the recipe of this type.
+pub(super) fn place(id: TypeId, of: &str) -> Result<u32, Error> {
     let known = KNOWN.get();
-    if known.is_some_and(|kinds| kinds.iter().any(|kind| kind.id == id)) {
-        return Ok(());
+    if let Some(place) = known.and_then(|kinds| kinds.iter().position(|kind| kind.id == id)) {
+        return Ok(place as u32);
     }
     if is_worker() {
         return Err(Error::config(
@@ -228,7 +229,8 @@ fn live(socket: &OwnedFd, kinds: &[Kind]) -> Result<(), String> {
     // From here on it ends when the trainer does, whatever it is doing.
     let worker = Worker::join_as_process(seat).map_err(|error| error.to_string())?;
     Word::Joined.send(socket);
-    let kind = kinds.iter().find(|kind| kind.type_name == hello.type_name);
+    // By place, since two types may have one name; by name, since an entry may name other kinds in another run.
+    let kind = kinds.get(hello.kind as usize).filter(|kind| kind.type_name == hello.type_name);
     let kind = kind.ok_or_else(|| format!("the program's entry does not know {}", hello.type_name))?;
     let bytes = sys::read_file(&recipe).map_err(|error| error.to_string())?;
     drop(recipe);

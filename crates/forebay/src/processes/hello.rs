@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::worker::Start;
 
-const MAGIC: &[u8] = b"forebay worker 1\n";
+const MAGIC: &[u8] = b"forebay worker 2\n";
 /// A type's name may be long, but not so long.
 const MOST_BYTES: usize = 64 * 1024;
 const MOST_LAST_WORDS_BYTES: usize = 8 * 1024;
@@ -20,6 +20,8 @@ pub(super) struct Hello {
     pub(super) version: String,
     pub(super) worker: u32,
     pub(super) start: Start,
+    /// The place of the recipe's type in the program's entry.
+    pub(super) kind: u32,
     /// The name of the recipe's type.
     pub(super) type_name: String,
 }
@@ -112,7 +114,7 @@ mod tests {
 
     fn hello() -> Hello {
         let start = Start { num_workers: 3, seed: 7, epoch: 2 };
-        Hello { version: VERSION.into(), worker: 1, start, type_name: "a::Type".into() }
+        Hello { version: VERSION.into(), worker: 1, start, kind: 4, type_name: "a::Type".into() }
     }
 
     #[test]

@@ -38,6 +38,7 @@ use children::{Children, ProcessCrew};
 pub(crate) struct Processes {
     recipe: Box<dyn Fn() -> Result<Vec<u8>, postcard::Error> + Send + Sync>,
     type_name: &'static str,
+    kind: u32,
     args: Vec<String>,
 }
 
@@ -52,8 +53,8 @@ impl Processes {
         C: Serialize + Send + Sync + 'static,
     {
         let type_name = std::any::type_name::<Mix<S, C>>();
-        entry::check(TypeId::of::<Mix<S, C>>(), std::any::type_name::<(S, C)>())?;
-        Ok(Self { recipe: Box::new(move || postcard::to_stdvec(&*mix)), type_name, args })
+        let kind = entry::place(TypeId::of::<Mix<S, C>>(), std::any::type_name::<(S, C)>())?;
+        Ok(Self { recipe: Box::new(move || postcard::to_stdvec(&*mix)), type_name, kind, args })
     }
 
     /// Starts one process for each worker of `engine`.
@@ -65,7 +66,8 @@ impl Processes {
             ))
         })?;
         let recipe = sys::sealed_file(&recipe)?;
-        let children = Arc::new(Children::start(engine, start, self.type_name, &self.args, &recipe)?);
+        let children =
+            Arc::new(Children::start(engine, start, (self.kind, self.type_name), &self.args, &recipe)?);
         engine.attach(Box::new(ProcessCrew(children.clone())));
         Ok(Box::new(children))
     }

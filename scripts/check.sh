@@ -21,6 +21,8 @@ check "stub of the engine" stubtest forebay._engine --mypy-config-file pyproject
 check "basedpyright" basedpyright
 check "project laws" python scripts/tidy.py
 check "Rust documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps "${locked[@]}"
+# A workspace of its own, with a target folder of its own: what it builds is not what the others do.
+check "candle demo" cargo check --quiet --manifest-path demo/candle/Cargo.toml --target-dir target/candle "${locked[@]}"
 check "Rust packages" cargo package --quiet --workspace --exclude forebay-py --allow-dirty "${locked[@]}"
 if cargo deny --version >/dev/null 2>&1; then
     check "licences and sources" cargo deny check bans licenses sources

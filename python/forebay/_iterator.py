@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from forebay import _seeds, dataset
+from forebay._copies import refuse_to_be_pickled
 from forebay._front import make_front
 from forebay._journey import Journey, SampleError
 from forebay._report import WorkerTraceback
@@ -52,6 +53,9 @@ class WorkersIterator:
     def __len__(self) -> int:
         return len(self._length)
 
+    def __getstate__(self) -> NoReturn:
+        refuse_to_be_pickled()
+
     def __next__(self) -> Any:
         try:
             batch = self._journey.next()
@@ -73,16 +77,17 @@ class WorkersIterator:
 
 
 def _reraise(error: SampleError) -> NoReturn:
-    """Raises a worker's exception itself, or, where it cannot travel, its text."""
+    """Raises a worker's exception itself, or, where it cannot travel, its traceback as a text."""
     report = error.report
     original = report.exception()
-    if original is None:
+    if original is not None:
+        original.__cause__ = WorkerTraceback(report.text)
+    else:
         original = WorkerFailed(
-            f"worker {error.worker} raised {report.type_name}, which cannot be pickled and unpickled, so it cannot be "
-            "raised here; its text and traceback are this error's cause. Let it pass its constructor's arguments to "
-            "super().__init__."
+            f"worker {error.worker} raised {report.type_name}, which cannot be pickled and unpickled, so it is not "
+            "raised here itself (let its class be at the top level of a module, its constructor's arguments go to "
+            f"super().__init__, and its attributes be picklable).\nOriginal {report.text}"
         )
-    original.__cause__ = WorkerTraceback(report.text)
     error.add_notes(original)
     raise original
 

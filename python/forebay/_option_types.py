@@ -5,7 +5,7 @@ from typing import Any
 
 from forebay.errors import ConfigError
 
-__all__ = ["check_option_types", "check_sources", "checked_memory_budget"]
+__all__ = ["check_attributes", "check_option_types", "check_sources", "checked_memory_budget"]
 
 _MOST_BYTES = 2**63 - 1
 """What the engine can count. More would not be more than all there is, either."""
@@ -41,6 +41,32 @@ def check_option_types(
         raise _refusal("worker_init_fn", worker_init_fn, "a function of a worker's number, or None")
 
 
+def check_attributes(loader: Any) -> None:
+    """Refuses, when workers are about to start, what was set after construction and could serve in no loader.
+
+    Args:
+        loader: of either front.
+
+    Raises:
+        TypeError: for an attribute of the wrong type.
+        ValueError: for one out of range.
+    """
+    check_option_types(
+        num_workers=loader.num_workers,
+        timeout=loader.timeout,
+        prefetch_factor=loader.prefetch_factor,
+        collate_fn=loader.collate_fn,
+        worker_init_fn=loader.worker_init_fn,
+    )
+    if loader.num_workers < 0:
+        raise ConfigError(f"num_workers option should be non-negative, but num_workers={loader.num_workers} was set")
+    if loader.prefetch_factor is not None and loader.prefetch_factor <= 0:
+        raise ConfigError(
+            f"prefetch_factor option should be positive, but prefetch_factor={loader.prefetch_factor} was set"
+        )
+    checked_memory_budget(loader.memory_budget)
+
+
 def check_sources(dataset: Any, sampler: Any, batch_sampler: Any) -> None:
     """Refuses what cannot be read.
 
@@ -51,7 +77,7 @@ def check_sources(dataset: Any, sampler: Any, batch_sampler: Any) -> None:
         if value is not None and not _has_method(value, "__iter__", "__getitem__"):
             raise _refusal(name, value, "an iterable of " + ("indices" if name == "sampler" else "lists of indices"))
     if not _has_method(dataset, "__getitem__") and not hasattr(dataset, "__getitems__"):
-        raise _refusal("dataset", dataset, "an object with __getitem__")
+        raise _refusal("dataset", dataset, "an object with __getitem__, or an IterableDataset")
 
 
 def checked_memory_budget(memory_budget: Any) -> int | None:

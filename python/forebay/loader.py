@@ -3,14 +3,15 @@
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.context import BaseContext
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from forebay import _seeds
 from forebay._advice import Scene
 from forebay._arguments import check, check_multiprocessing_context, warn_of_too_many_workers
+from forebay._copies import refuse_to_be_pickled
 from forebay._fallback import engine_is_missing, say_once
 from forebay._fetch import fetcher_of
-from forebay._option_types import checked_memory_budget
+from forebay._option_types import check_attributes, checked_memory_budget
 from forebay._seeds import GeneratorLike
 from forebay._tally import StreamTally
 from forebay.dataset import is_stream
@@ -166,6 +167,7 @@ class DataLoader:
         if self._iterator is not None and not self._iterator.ended:
             self._iterator.begin(iter(self.index_sampler), self._new_tally())
             return self._iterator
+        check_attributes(self)
         warn_of_too_many_workers(self.num_workers, stacklevel=2)
         from forebay._iterator import WorkersIterator
 
@@ -225,6 +227,9 @@ class _InlineIterator:
 
     def __len__(self) -> int:
         return len(self._length)
+
+    def __getstate__(self) -> NoReturn:
+        refuse_to_be_pickled()
 
     def __next__(self) -> Any:
         indices = next(self._indices)

@@ -77,6 +77,7 @@ class Input:
         alone: whether each loader meets it in a process of its own: it kills, exits or bends the process.
         reason: why the torch front does something else than torch. Not for errors that say more, and hangs that end.
         numpy_reason: the same for the NumPy front.
+        whole: whether the page shows all that is said, however long: notes and warnings are the point.
     """
 
     title: str
@@ -86,6 +87,7 @@ class Input:
     alone: bool = False
     reason: str = ""
     numpy_reason: str = ""
+    whole: bool = False
 
     @property
     def faces(self) -> list[str]:
@@ -305,6 +307,9 @@ def _runs(parts: list[str]) -> list[tuple[str, int]]:
     return runs
 
 
+_PLACE = re.compile(r"\[forebay\] worker \d+, batch \d+")
+"""The note that every exception of a worker has."""
+
 _WHERE = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\n")
 
 
@@ -318,7 +323,7 @@ def error_words(error: BaseException) -> str:
     if _WHERE.match(text):
         end = _end_of_traceback(text)
         text = end.removeprefix(name).removeprefix(": ") if end.split(":")[0] == name else end
-    notes = [note for note in getattr(error, "__notes__", []) if not note.startswith("[forebay] worker ")]
+    notes = [note for note in getattr(error, "__notes__", []) if not _PLACE.match(note)]
     words = plain(" ".join([text, *notes])).replace("`", "'")
     return f"{name}: {words}" if words else name
 
@@ -333,9 +338,16 @@ def _end_of_traceback(text: str) -> str:
 
 def plain(text: str) -> str:
     """`text` without what is different in every run."""
-    text = re.sub(r"0x[0-9a-f]+", "0x…", text)
+    text = re.sub(r"0x[0-9a-fA-F]+", "0x…", text)
+    text = re.sub(
+        r"\d+ descriptors open \(its limit is (\d+), which may be raised up to \w+\)",
+        r"N descriptors open (its limit is \1, which may be raised up to N)",
+        text,
+    )
+    text = re.sub(r"Most open: \d+ x ([^,]+), .*?(?=\. [A-Z])", r"Most open: N x \1, …", text)
     text = re.sub(r"(pid(?:\(s\))?) \d+", r"\1 N", text)
     text = re.sub(r"\d{1,3}(?:,\d{3})+", "N", text)
+    text = re.sub(r"\", line \d+, in", '", line N, in', text)
     text = re.sub(r"/torch_\w+", "a file", text)
     text = re.sub(r"(?<![\w:/])/(?:[-\w.]+/)+([-\w.]+)", r"\1", text)
     return re.sub(r"\s+", " ", text).strip()

@@ -50,7 +50,7 @@ proof: `make test` gives each input to PyTorch's loader and to both of Forebay's
 
 - A cell shows the batches (or their number and kind), errors in their places, and warnings. *same*: the same batches,
   bit for bit, with the same types, strides and sharing of memory (for NumPy: with arrays in place of tensors), the same
-  errors and warnings. *hangs*: it would wait for ever.
+  errors and warnings. *as forebay.torch*: the same text as in the column before. *hangs*: it would wait for ever.
 - *{CLEARER}*: in the place of PyTorch's and of its type, with all of its words and more. *{OWN_WORDS}*: in NumPy only.
   *{NO_HANG}*, *{WORKS}*: as they say. *differs* gives the reason.
 - Every exception of a worker carries a note of worker, batch and sample index, which is not repeated here. Where
@@ -133,7 +133,7 @@ def lines_of(page: str) -> dict[str, str]:
 
 def _line(row: Input, found: dict[str, Any]) -> str:
     judged = verdicts(row, found)
-    cells = [row.title, _cell(found["seen"][PYTORCH]["text"])]
+    cells = [row.title, _cell(found["seen"][PYTORCH]["text"], row.whole)]
     for name in (TORCH_FRONT, NUMPY_FRONT):
         if name not in judged:
             cells.append("")
@@ -142,16 +142,17 @@ def _line(row: Input, found: dict[str, Any]) -> str:
         else:
             text = found["seen"][name]["text"]
             hidden = text == found["seen"][PYTORCH]["text"] and found["difference"].get(name)
-            cells.append(_cell(f"{text} ({hidden})" if hidden else text))
+            cell = _cell(f"{text} ({hidden})" if hidden else text, row.whole)
+            cells.append("as forebay.torch" if cell == cells[-1] and name == NUMPY_FRONT else cell)
     ours = judged[TORCH_FRONT].text
     numpy = judged[NUMPY_FRONT].text if row.numpy else ours
     cells.append(ours if numpy == ours else f"{ours}; NumPy: {numpy}")
     return "| " + " | ".join(cells) + " |"
 
 
-def _cell(text: str) -> str:
-    """At most `MOST_LETTERS` of a text, the middle left out: what is said first and last says most."""
-    if len(text) > MOST_LETTERS:
+def _cell(text: str, whole: bool) -> str:
+    """A text, or at most `MOST_LETTERS` of it, the middle left out: what is said first and last says most."""
+    if len(text) > MOST_LETTERS and not whole:
         half = MOST_LETTERS // 2
         text = f"{text[:half].rstrip()} … {text[-half:].lstrip()}"
         if text.count("`") % 2:

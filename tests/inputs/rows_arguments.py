@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from observing import PYTORCH, Face, Input, Section, Unobservable, plain
-from rows_data import Squares, stream
+from rows_data import NAMED, Squares, stream
 
 
 def _made(title: str, numpy: bool = True, reason: str = "", numpy_reason: str = "", **options: Any) -> Input:
@@ -41,6 +41,20 @@ def _set_later(name: str, value: Any, reason: str = "") -> Input:
     )
 
 
+def _workers_later(face: Face) -> Any:
+    loader = face(Squares(), batch_size=2, num_workers=0)
+    loader.num_workers = 2
+    return loader
+
+
+def _sorted(face: Face) -> str:
+    return f"{sorted(int(batch[0]) for batch in face(Squares(), shuffle='yes'))}, in some order"
+
+
+def _nothing(face: Face) -> Any:
+    return face.DataLoader()
+
+
 def _pinning(face: Face) -> Any:
     if torch.accelerator.is_available():
         raise Unobservable("there is an accelerator here")
@@ -59,17 +73,17 @@ def _budget(value: Any) -> Input:
     return Input(f"`memory_budget={value!r}`", given, reason=why, numpy_reason=why)
 
 
-EVERY = "every batch tells the cause, not a consequence"
-FIRST = "Forebay compares it first"
-INTEGER = "the engine refuses it"
+SAYS = {"reason": NAMED, "numpy_reason": NAMED}
+LATER = "refused by its name, as at construction"
 FOREVER = "waits for ever"
+DEFAULT = "with the default prefetch_factor"
 TOO_EARLY = "refused at construction, not at iter()"
 
 ARGUMENTS = [
     _made("`num_workers=-1`", num_workers=-1),
-    _made("`num_workers=1.5`", num_workers=1.5),
-    _made('`num_workers="2"`', num_workers="2", reason=FIRST),
-    _made("`num_workers=None`", num_workers=None, reason=FIRST),
+    _made("`num_workers=1.5`", num_workers=1.5, **SAYS),
+    _made('`num_workers="2"`', num_workers="2", **SAYS),
+    _made("`num_workers=None`", num_workers=None, **SAYS),
     _made("`num_workers=True`", num_workers=True, batch_size=5),
     Input("more workers than processors", _too_many),
     _made("`batch_size=0`", batch_size=0),
@@ -83,16 +97,16 @@ ARGUMENTS = [
     _made('`drop_last="no"`', drop_last="no"),
     _made("`drop_last=1`", drop_last=1),
     _made("`timeout=-1`", timeout=-1),
-    _made('`timeout="5"`', timeout="5"),
-    _made("`timeout=None`", timeout=None),
+    _made('`timeout="5"`', timeout="5", **SAYS),
+    _made("`timeout=None`", timeout=None, **SAYS),
     _made("`timeout=5`, no workers", timeout=5, num_workers=0, numpy_reason="a ValueError that says why"),
     _made("`timeout=inf`", timeout=float("inf"), batch_size=5, reason=FOREVER, numpy_reason=FOREVER),
-    _made("`timeout=nan`", timeout=float("nan"), batch_size=5),
+    _made("`timeout=nan`", timeout=float("nan"), batch_size=5, numpy_reason=NAMED),
     _made("`prefetch_factor=2`, no workers", prefetch_factor=2, num_workers=0),
     _made("`prefetch_factor=0`", prefetch_factor=0, reason=TOO_EARLY, numpy_reason=TOO_EARLY),
     _made("`prefetch_factor=-1`", prefetch_factor=-1),
-    _made("`prefetch_factor=1.5`", prefetch_factor=1.5, batch_size=5),
-    _made('`prefetch_factor="2"`', prefetch_factor="2"),
+    _made("`prefetch_factor=1.5`", prefetch_factor=1.5, batch_size=5, **SAYS),
+    _made('`prefetch_factor="2"`', prefetch_factor="2", **SAYS),
     _made("`persistent_workers=True`, no workers", persistent_workers=True, num_workers=0),
     _made("`multiprocessing_context`, no workers", multiprocessing_context="fork", num_workers=0),
     _made('`multiprocessing_context="thread"`', multiprocessing_context="thread"),
@@ -109,14 +123,18 @@ ARGUMENTS = [
     _streamed("an iterable dataset and `shuffle=True`", shuffle=True),
     _streamed("… and `sampler`", sampler=[1, 2]),
     _streamed("… and `batch_sampler`", batch_sampler=[[1, 2]]),
-    _made("`collate_fn=5`", collate_fn=5),
-    _made("`worker_init_fn=5`", worker_init_fn=5, reason=EVERY, numpy_reason=EVERY),
-    _made("`generator=5`", generator=5, numpy_reason="a seed is a generator here"),
-    _made('`generator="x"`', generator="x", numpy_reason=TOO_EARLY),
+    Input('`shuffle="yes"`', _sorted),
+    _made('`in_order="no"`', in_order="no", batch_size=5),
+    _made('`persistent_workers="yes"`, no workers', persistent_workers="yes", num_workers=0),
+    _made("`collate_fn=5`", collate_fn=5, **SAYS),
+    _made("`worker_init_fn=5`", worker_init_fn=5, **SAYS),
+    _made("`generator=5`", generator=5, reason=NAMED, numpy_reason="a seed is a generator here"),
+    _made('`generator="x"`', generator="x", **SAYS),
     _made(
         "`generator=` NumPy's",
         generator=np.random.default_rng(1),
         shuffle=True,
+        reason=NAMED,
         numpy_reason="it is the kind taken here",
     ),
     Input("`pin_memory=True` without an accelerator", _pinning, numpy=False),
@@ -125,14 +143,25 @@ ARGUMENTS = [
     _budget(-1),
     _budget("1G"),
     _budget(1.5),
+    _budget(True),
+    _budget(1000),
     Input("an argument that nobody knows", _unknown),
+    Input("no argument at all", _nothing),
     _set_later("batch_size", 3),
     _set_later("sampler", [1]),
     _set_later("dataset", [1]),
     _set_later("drop_last", True),
     _set_later("num_workers", 0),
-    _set_later("num_workers", -1, INTEGER),
+    _set_later("num_workers", -1, LATER),
+    _set_later("num_workers", 1.5, LATER),
+    _set_later("num_workers", "2", LATER),
+    _set_later("num_workers", None, LATER),
+    Input("`loader.num_workers = 2` where there were none", _workers_later, reason=DEFAULT, numpy_reason=DEFAULT),
+    _set_later("prefetch_factor", 0, LATER),
+    _set_later("prefetch_factor", -1, LATER),
     _set_later("timeout", -1),
+    _set_later("timeout", "5", LATER),
+    _set_later("worker_init_fn", 5, LATER),
     _set_later("multiprocessing_context", "thread"),
     _set_later("collate_fn", list),
 ]

@@ -1,6 +1,7 @@
 """Datasets and samplers: the data model of PyTorch's loader."""
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -51,8 +52,8 @@ class _Generous:
         return iter(range(3))
 
 
-def _after_len(face: Face, **options: Any) -> Any:
-    loader = face(stream(face, _all, length=2), **options)
+def _after_len(face: Face, length: int = 2, **options: Any) -> Any:
+    loader = face(stream(face, _all, length=length), **options)
     return [f"len {len(loader)}:", *epoch(loader)]
 
 
@@ -64,44 +65,121 @@ def _two_epochs(loader: Any) -> list[Any]:
     return found
 
 
-YET = "iterable datasets go to torch's own iterator today"
-NUMPY_YET = "iterable datasets are not read today"
+NAMED = "names the option and what it takes"
+ADVISES = "the warning advises get_worker_info itself"
+ONCE = "once for each worker; PyTorch goes on without end"
+READ = "it is read"
+SILENT = "an error; PyTorch leaves the sample out"
 
 
-def _stream_row(title: str, given: Callable[[Face], Any], reason: str = YET, numpy: bool = True) -> Input:
-    return Input(title, given, numpy, reason=reason, numpy_reason=NUMPY_YET if numpy else "")
+def _uneven(info: Any) -> Iterator[int]:
+    return iter(range(10 * info.id, 10 * info.id + (5, 1, 3)[info.id]))
+
+
+class _Stops:
+    """Of lists of numbers makes sums, but of the second none."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, samples: list[int]) -> int:
+        self.calls += 1
+        if self.calls == 2:
+            raise StopIteration
+        return sum(samples)
+
+
+def _with_items(face: Face) -> Any:
+    """A stream that could be read by index, too."""
+    dataset = stream(face, _all, length=5)
+    type(dataset).__getitem__ = lambda _self, index: index + 100
+    return dataset
+
+
+def _no_length(face: Face) -> str:
+    dataset = stream(face, _all, length=0)
+
+    def refuse(_self: Any) -> int:
+        raise RuntimeError("how long is a river?")
+
+    type(dataset).__len__ = refuse
+    return f"{len(face(dataset))}"
+
+
+def _unequal(face: Face) -> Callable[[Any], Iterator[Any]]:
+    return lambda _info: (face.array([0] * (count + 1)) for count in range(2))
+
+
+def _locked(_info: Any) -> Iterator[Any]:
+    yield 0
+    yield threading.Lock()
 
 
 STREAMS = [
-    _stream_row("an iterable dataset", lambda face: face(stream(face, _all), batch_size=2)),
-    _stream_row("…, no workers", lambda face: face(stream(face, _all), batch_size=2, num_workers=0), reason=""),
-    _stream_row(
+    Input("an iterable dataset", lambda face: face(stream(face, _all), batch_size=2)),
+    Input("…, no workers", lambda face: face(stream(face, _all), batch_size=2, num_workers=0)),
+    Input(
         "…, two workers: each has a copy and reads all of it",
         lambda face: face(stream(face, _all), batch_size=2, num_workers=2),
     ),
-    _stream_row(
+    Input(
         "…, sharded by `get_worker_info()`: a short last batch for each worker",
         lambda face: face(stream(face, _shard), batch_size=3, num_workers=2),
     ),
-    _stream_row(
+    Input(
         "…, `drop_last`: dropped for each worker",
         lambda face: face(stream(face, _shard), batch_size=3, num_workers=2, drop_last=True),
     ),
-    _stream_row("…, `batch_size=None`", lambda face: face(stream(face, _all), batch_size=None)),
-    _stream_row("…, a collate_fn of lists", lambda face: face(stream(face, _all), batch_size=3, collate_fn=list)),
-    _stream_row("… with `len`, more samples than it says", lambda face: _after_len(face)),
-    _stream_row("… with `len`, no workers", lambda face: _after_len(face, num_workers=0), reason=""),
-    _stream_row("… with `len` that nobody asked for", lambda face: face(stream(face, _all, length=2), batch_size=3)),
-    _stream_row("`len(loader)` of a stream without `__len__`", lambda face: f"{len(face(stream(face, _all)))}", ""),
-    _stream_row("… that raises in the middle", lambda face: face(stream(face, _breaks), batch_size=2)),
-    _stream_row("… whose `__iter__` raises", lambda face: face(stream(face, _refuses), batch_size=2)),
-    _stream_row("… without samples", lambda face: face(stream(face, lambda _: iter(())), num_workers=2)),
-    _stream_row(
+    Input("…, `batch_size=None`", lambda face: face(stream(face, _all), batch_size=None)),
+    Input("…, a collate_fn of lists", lambda face: face(stream(face, _all), batch_size=3, collate_fn=list)),
+    Input("… with `len`, more samples than it says", _after_len, numpy_reason=ADVISES),
+    Input("… with `len`, no workers", lambda face: _after_len(face, num_workers=0)),
+    Input(
+        "… with `len`, read by two workers in full",
+        lambda face: _after_len(face, 5, num_workers=2),
+        numpy_reason=ADVISES,
+    ),
+    Input("… with `len`, fewer samples than it says", lambda face: _after_len(face, 9)),
+    Input("… with `len` that nobody asked for", lambda face: face(stream(face, _all, length=2), batch_size=3)),
+    Input("`len(loader)` where `__len__` raises", _no_length),
+    Input("`len(iterator)`", lambda face: f"{len(iter(face(stream(face, _all, length=5), num_workers=0)))}"),
+    Input("`len(loader)` of a stream without `__len__`", lambda face: f"{len(face(stream(face, _all)))}"),
+    Input("… that raises in the middle", lambda face: face(stream(face, _breaks), batch_size=2)),
+    Input(
+        "… whose `__iter__` raises",
+        lambda face: face(stream(face, _refuses), batch_size=2),
+        reason=ONCE,
+        numpy_reason=ONCE,
+    ),
+    Input(
+        "… whose `__iter__` gives no iterator",
+        lambda face: face(stream(face, lambda _: [1, 2])),
+        reason=ONCE,
+        numpy_reason=ONCE,
+    ),
+    Input("… of three parts of unequal lengths", lambda face: face(stream(face, _uneven), batch_size=2, num_workers=3)),
+    Input(
+        "… of samples of unequal shapes",
+        lambda face: face(stream(face, _unequal(face)), batch_size=2),
+        numpy_reason="a ValueError, as of numpy.stack",
+        whole=True,
+    ),
+    Input(
+        "… with a sample that cannot be pickled",
+        lambda face: face(stream(face, _locked), collate_fn=list),
+        reason=SILENT,
+        numpy_reason=SILENT,
+        whole=True,
+    ),
+    Input("… whose collate_fn raises StopIteration", lambda face: face(stream(face, _all), collate_fn=_Stops())),
+    Input("… that has `__getitem__`, too", lambda face: face(_with_items(face), batch_size=2)),
+    Input("… without samples", lambda face: face(stream(face, lambda _: iter(())), num_workers=2)),
+    Input(
         "… with persistent workers, two epochs",
         lambda face: _two_epochs(face(stream(face, _all), batch_size=3, persistent_workers=True)),
     ),
-    _stream_row("… and `in_order=False`", lambda face: face(stream(face, _all), batch_size=2, in_order=False)),
-    _stream_row(
+    Input("… and `in_order=False`", lambda face: face(stream(face, _all), batch_size=2, in_order=False)),
+    Input(
         "torch's ChainDataset of two streams",
         lambda face: face(torch.utils.data.ChainDataset([stream(face, _all), stream(face, _all)]), batch_size=4),
         numpy=False,
@@ -111,8 +189,15 @@ STREAMS = [
         lambda face: face(stream(_numpy_like(face), _all), batch_size=2),
         numpy=False,
     ),
-    Input("an object with `__iter__` alone, no IterableDataset", lambda face: face(_Generous())),
-    Input("a generator as the dataset", lambda face: face(number for number in range(3))),
+    Input(
+        "an object with `__iter__` alone, no IterableDataset",
+        lambda face: face(_Generous()),
+        reason=NAMED,
+        numpy_reason=READ,
+    ),
+    Input(
+        "a generator as the dataset", lambda face: face(number for number in range(3)), reason=NAMED, numpy_reason=READ
+    ),
 ]
 
 
@@ -154,6 +239,11 @@ class AtOnceTooFew(Squares):
 class AtOnceNothing(Squares):
     def __getitems__(self, indices: list[int]) -> Any:
         return None
+
+
+class OnlyAtOnce(Squares):
+    def __getitems__(self, indices: list[int]) -> Any:
+        return [range(self.count)[index] for index in indices]
 
 
 class NeverAtOnce(Squares):
@@ -248,8 +338,8 @@ MAPS = [
             batch_size=2,
         ),
     ),
-    Input("None as the dataset", lambda face: face(None)),
-    Input("a number as the dataset", lambda face: face(3)),
+    Input("None as the dataset", lambda face: face(None), reason=NAMED, numpy_reason=NAMED),
+    Input("a number as the dataset", lambda face: face(3), reason=NAMED, numpy_reason=NAMED),
     Input("a dataset without `__len__`", lambda face: face(NoLength())),
     Input("…, with a sampler", lambda face: face(NoLength(), sampler=range(3), batch_size=2)),
     Input("`len(loader)` where the sampler has none", lambda face: f"{len(face(NoLength(), sampler=iter([1])))}"),
@@ -257,7 +347,7 @@ MAPS = [
     Input("… shuffled", lambda face: face(BadLength(), shuffle=True)),
     Input("`__len__` is negative", lambda face: face(OddLength(-1))),
     Input("`__len__` is a float", lambda face: face(OddLength(2.0))),
-    Input("a class in place of a dataset", lambda face: face(Squares)),
+    Input("a class in place of a dataset", lambda face: face(Squares), reason=NAMED, numpy_reason=NAMED),
 ]
 
 
@@ -315,6 +405,7 @@ SAMPLERS = [
     Input("… that are 0-d tensors", _indices(torch.tensor(1), torch.tensor(2), batch_size=2), numpy=False),
     Input("… that are 0-d arrays", _indices(np.array(1), np.array(2), batch_size=2)),
     Input("… out of range", _indices(1, 9, 2)),
+    Input("… out of range, with `__getitems__`", lambda face: face(OnlyAtOnce(), sampler=[1, 9], batch_size=2)),
     Input("… negative", _indices(1, -1, 2)),
     Input("… negative, for a list", lambda face: face([5, 6, 7], sampler=[0, -1])),
     Input("… that are floats, for a list", lambda face: face([5, 6, 7], sampler=[0, 1.5, 2])),
@@ -335,8 +426,13 @@ SAMPLERS = [
         numpy_reason=READY,
     ),
     Input("… in its `__iter__`", lambda face: face(Squares(), sampler=RefusesToStart())),
-    Input("a sampler that is no iterable", lambda face: face(Squares(), sampler=3)),
-    Input("a batch sampler that is no iterable", lambda face: face(Squares(), batch_sampler=3)),
+    Input("a sampler that is no iterable", lambda face: face(Squares(), sampler=3), reason=NAMED, numpy_reason=NAMED),
+    Input(
+        "a batch sampler that is no iterable",
+        lambda face: face(Squares(), batch_sampler=3),
+        reason=NAMED,
+        numpy_reason=NAMED,
+    ),
     Input(
         "an iterator as the sampler, two epochs",
         lambda face: _two_epochs(face(Squares(), sampler=iter([1, 2]), batch_size=2)),

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from observing import PYTORCH, Face, Input, Missed, Section, Unobservable, epoch, error_words
+from rows_data import NAMED, stream
 from running import limit_descriptors
 
 # -- Exceptions
@@ -115,6 +117,7 @@ def _no_workers(title: str, make: Callable[[], BaseException], **more: Any) -> I
 
 DEATH = "says how, where and why, at every further next(); PyTorch ends the epoch as if it were complete"
 ORIGINAL = "the original exception"
+WARNS = "and a warning: the epoch seems complete"
 
 EXCEPTIONS = [
     _raises("ValueError", lambda: ValueError("bad sample")),
@@ -141,8 +144,8 @@ EXCEPTIONS = [
     _raises("whose text raises", Mute),
     _raises("a long text", lambda: ValueError("long " * 100)),
     _raises("a text of many lines", lambda: ValueError("first line\nsecond line\n  third line")),
-    _raises("StopIteration", lambda: StopIteration()),
-    _raises("…, no workers", lambda: StopIteration(), options={"num_workers": 0}),
+    _raises("StopIteration", lambda: StopIteration(), reason=WARNS, numpy_reason=WARNS, whole=True),
+    _no_workers("…, no workers", lambda: StopIteration(), numpy_reason=WARNS),
     _no_workers("ValueError, no workers", lambda: ValueError("bad sample")),
     _no_workers("KeyError, no workers", lambda: KeyError("missing")),
     _no_workers("KeyboardInterrupt, no workers", KeyboardInterrupt),
@@ -224,6 +227,16 @@ def _fatal(title: str, **options: Any) -> Input:
     return Input(title, dying(**options), alone=True, reason=DEATH, numpy_reason=DEATH)
 
 
+def _in_stream(fault: Callable[[], object]) -> Callable[[Face], Any]:
+    """A stream that ends its worker."""
+
+    def samples(_info: Any) -> Iterator[int]:
+        fault()
+        yield 0
+
+    return lambda face: dying(dataset=stream(face, samples))(face)
+
+
 def _raise(error: BaseException) -> None:
     raise error
 
@@ -238,7 +251,7 @@ PLACES = [
     Input("`collate_fn` of no argument", lambda face: face(range(2), collate_fn=lambda: 0)),
     Input("`worker_init_fn` raises", lambda face: face(range(2), batch_size=2, worker_init_fn=_refuse)),
     Input("`__getitem__` of no argument", lambda face: face(WrongArity(), batch_size=3)),
-    Input("no `__getitem__`", lambda face: face(NoItems(), batch_size=3)),
+    Input("no `__getitem__`", lambda face: face(NoItems(), batch_size=3), reason=NAMED, numpy_reason=NAMED),
     Input("a sample that takes longer than `timeout=0.5`", lambda face: face(Faulty(_never), timeout=0.5, sampler=[1])),
     _dies("a worker calls `os._exit(9)`", lambda: os._exit(9)),
     _dies("a worker is killed (SIGKILL)", _kill),
@@ -249,6 +262,20 @@ PLACES = [
     _dies("GeneratorExit in a dataset", lambda: _raise(GeneratorExit())),
     _dies("KeyboardInterrupt in a dataset", lambda: _raise(KeyboardInterrupt())),
     _dies("a BaseException of one's own", lambda: _raise(Rude())),
+    Input(
+        "`sys.exit(3)` in an iterable dataset",
+        _in_stream(lambda: sys.exit(3)),
+        alone=True,
+        reason=DEATH,
+        numpy_reason=DEATH,
+    ),
+    Input(
+        "an iterable dataset's worker is killed (SIGKILL)",
+        _in_stream(_kill),
+        alone=True,
+        reason=DEATH,
+        numpy_reason=DEATH,
+    ),
 ]
 
 
@@ -268,6 +295,16 @@ class Explodes:
         return _explode, ()
 
 
+class ExplodingStream(torch.utils.data.IterableDataset):
+    """The same, without indices."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(2))
+
+    def __reduce__(self) -> Any:
+        return _explode, ()
+
+
 def _explode() -> None:
     raise ValueError("the archive is damaged")
 
@@ -278,7 +315,11 @@ class WithALock(Faulty):
 
 
 THIS_FILE = os.fdopen(os.open(__file__, os.O_RDONLY), "rb", closefd=False)
-ADVICE = "the advice is a note of the error, not a warning"
+ADVICE = "a note says what cannot be pickled and what to do, in place of the warning"
+UNPICKLED = "the exception itself in a batch's place; PyTorch's worker dies of it"
+
+
+ADVISED = {"reason": ADVICE, "numpy_reason": ADVICE}
 
 
 def _local_dataset() -> Any:
@@ -290,9 +331,7 @@ def _local_dataset() -> Any:
 
 def _spawned(title: str, dataset: Callable[[], Any], **more: Any) -> Input:
     options = {"multiprocessing_context": "spawn", **more.pop("options", {})}
-    if not more:
-        more = {"reason": ADVICE, "numpy_reason": ADVICE}
-    return Input(title, lambda face: face(dataset(), **options), **more)
+    return Input(title, lambda face: face(dataset(), **options), **(more or ADVISED))
 
 
 STARTS = [
@@ -300,10 +339,24 @@ STARTS = [
     _spawned("a lambda as `collate_fn`", lambda: range(2), options={"collate_fn": lambda samples: samples}),
     _spawned("a lambda as `worker_init_fn`", lambda: range(2), options={"worker_init_fn": lambda _worker: None}),
     _spawned("a dataset of a local class", _local_dataset),
-    _spawned("a dataset that holds a lock", WithALock),
+    _spawned("a dataset that holds a lock", WithALock, **ADVISED, whole=True),
     _spawned("a dataset that holds an open file", lambda: [THIS_FILE]),
     _spawned("a dataset that holds a generator", lambda: [(number for number in range(3))]),
-    _fatal("a dataset whose unpickling raises", dataset=Explodes(), multiprocessing_context="spawn"),
+    Input(
+        "a dataset whose unpickling raises",
+        dying(dataset=Explodes(), multiprocessing_context="spawn"),
+        alone=True,
+        reason=UNPICKLED,
+        numpy_reason=UNPICKLED,
+        whole=True,
+    ),
+    Input(
+        "an iterable dataset whose unpickling raises",
+        dying(dataset=ExplodingStream(), multiprocessing_context="spawn"),
+        alone=True,
+        reason=UNPICKLED,
+        numpy_reason=UNPICKLED,
+    ),
 ]
 
 
@@ -401,7 +454,13 @@ SHORTAGES = [
         reason=BUDGET,
         numpy_reason=BUDGET,
     ),
-    Input("a dataset that opens a file more for every sample, with 64 descriptors", _hoarded, alone=True, hangs=True),
+    Input(
+        "a dataset that opens a file more for every sample, with 64 descriptors",
+        _hoarded,
+        alone=True,
+        hangs=True,
+        whole=True,
+    ),
     Input("`ulimit -n 64`, 8 workers, 500 kept batches", _kept, alone=True, hangs=True),
     Input("a /dev/shm that cannot be written", _with_shm(_READ_ONLY, b""), alone=True, reason=SHM, numpy_reason=SHM),
     Input("a /dev/shm of 1 MiB, batches of 4 MiB", _with_shm(0, b"size=1m"), alone=True, reason=SHM, numpy_reason=SHM),

@@ -201,9 +201,9 @@ def ended_list(loader: Any) -> list[Any]:
     return ended(loader, list(loader))
 
 
-def _iterator_copied(how: Callable[[Any], Any]) -> Callable[[Face], Any]:
+def _iterator_copied(how: Callable[[Any], Any], **options: Any) -> Callable[[Face], Any]:
     def given(face: Face) -> str:
-        iterator = iter(five(face))
+        iterator = iter(five(face, **options))
         told = attempt(lambda: type(how(iterator)).__name__)
         end(iterator)
         return told
@@ -395,13 +395,84 @@ def _drawn(make: Callable[[], Callable[[], int]]) -> Callable[[Face], Any]:
     return given
 
 
-def _held() -> Callable[[], int]:
-    generator = np.random.default_rng(1)
-    return lambda: int(generator.integers(2**40))
+class Noisy(Squares):
+    """Has a random generator of its own."""
+
+    def __init__(self, rng: Any, draw: Callable[[Any], int]) -> None:
+        super().__init__(4)
+        self.rng = rng
+        self.draw = draw
+
+    def __getitem__(self, index: int) -> int:
+        return self.draw(self.rng)
+
+
+def _held(make: Callable[[], Any], draw: Callable[[Any], int]) -> Callable[[Face], Any]:
+    def given(face: Face) -> str:
+        first, second, *_ = (batch.tolist() for batch in face(Noisy(make(), draw), num_workers=2))
+        return "both workers draw the same" if first == second else "each worker draws its own"
+
+    return given
+
+
+def _of_numpy(rng: Any) -> int:
+    return int(rng.integers(2**40))
+
+
+def _made_in_workers(face: Face) -> str:
+    def make(_worker: int) -> None:
+        info = face.get_worker_info()
+        info.dataset.rng = np.random.default_rng(info.seed)
+
+    loader = face(Noisy(np.random.default_rng(1), _of_numpy), num_workers=2, worker_init_fn=make)
+    first, second, *_ = (batch.tolist() for batch in loader)
+    return "both workers draw the same" if first == second else "each worker draws its own"
+
+
+def _held_by_one(face: Face) -> str:
+    loader = face(Noisy(np.random.default_rng(1), _of_numpy), batch_size=4)
+    first, second = (batch.tolist() for _ in range(2) for batch in loader)
+    return "both epochs draw the same" if first == second else "each epoch draws its own"
+
+
+class Telling(Squares):
+    """Tells the program of every sample, through something that processes share."""
+
+    def __init__(self, tell: Callable[[int], object]) -> None:
+        super().__init__(4)
+        self.tell = tell
+
+    def __getitem__(self, index: int) -> int:
+        self.tell(index)
+        return index
+
+
+def _shared_value(face: Face) -> str:
+    value = multiprocessing.get_context("fork").Value("q", 0)
+
+    def add(index: int) -> None:
+        with value.get_lock():
+            value.value += index
+
+    list(face(Telling(add), num_workers=2))
+    return f"the program reads {value.value}"
+
+
+def _shared_tensor(face: Face) -> str:
+    tensor = torch.zeros(4, dtype=torch.int64).share_memory_()
+    list(face(Telling(lambda index: tensor.__setitem__(index, 1)), num_workers=2))
+    return f"the program reads {tensor.tolist()}"
+
+
+def _shared_queue(face: Face) -> str:
+    queue = multiprocessing.get_context("fork").SimpleQueue()
+    list(face(Telling(queue.put), num_workers=2))
+    return f"the program reads {sorted(queue.get() for _ in range(4))}"
 
 
 OWNER = "the child leaves its parent's workers alone"
 TURNS = "the threads take turns"
+WARNS = "and a warning that names attribute and cure"
 
 DAEMON = "a note says what to do instead"
 
@@ -427,7 +498,7 @@ THREADS = [
 ]
 
 NAME = "the same error, with the iterator's own name"
-GENERATOR = "pickle's own error"
+INSTEAD = "says what to pickle instead"
 WITHOUT_ITERATOR = "the copy has no workers yet; the original keeps its own"
 
 COPIES = [
@@ -443,11 +514,15 @@ COPIES = [
         numpy_reason=WITHOUT_ITERATOR,
     ),
     Input(
-        "…, deep-copied", _after_use(copy.deepcopy, persistent_workers=True), reason=NAME, numpy_reason=WITHOUT_ITERATOR
+        "… deep-copied, with persistent workers",
+        _after_use(copy.deepcopy, persistent_workers=True),
+        reason=NAME,
+        numpy_reason=WITHOUT_ITERATOR,
     ),
-    Input("…, copied", _after_use(copy.copy, persistent_workers=True)),
-    Input("an iterator, pickled", _iterator_copied(_pickled), reason=NAME, numpy_reason=GENERATOR),
-    Input("an iterator, deep-copied", _iterator_copied(copy.deepcopy), reason=NAME, numpy_reason=GENERATOR),
+    Input("… copied, with persistent workers", _after_use(copy.copy, persistent_workers=True)),
+    Input("an iterator, pickled", _iterator_copied(_pickled), reason=NAME, numpy_reason=INSTEAD),
+    Input("…, deep-copied", _iterator_copied(copy.deepcopy), reason=NAME, numpy_reason=INSTEAD),
+    Input("…, pickled, no workers", _iterator_copied(_pickled, num_workers=0), numpy_reason=INSTEAD),
 ]
 
 ENDS = [
@@ -476,7 +551,36 @@ STATE = [
     Input("`random`", _drawn(lambda: lambda: random.getrandbits(40))),
     Input("`np.random`", _drawn(lambda: lambda: int(np.random.randint(2**31)))),
     Input("`torch.rand`", _drawn(lambda: lambda: int(torch.randint(2**40, ()))), numpy=False),
-    Input("a `numpy.random.Generator` held by the dataset", _drawn(_held)),
+    Input(
+        "a `numpy.random.Generator` held by the dataset",
+        _held(lambda: np.random.default_rng(1), _of_numpy),
+        reason=WARNS,
+        numpy_reason=WARNS,
+        whole=True,
+    ),
+    Input(
+        "a `numpy.random.RandomState`",
+        _held(lambda: np.random.RandomState(1), lambda rng: int(rng.randint(2**31))),
+        reason=WARNS,
+        numpy_reason=WARNS,
+    ),
+    Input(
+        "a `random.Random`",
+        _held(lambda: random.Random(1), lambda rng: rng.getrandbits(40)),
+        reason=WARNS,
+        numpy_reason=WARNS,
+    ),
+    Input(
+        "a `torch.Generator`",
+        _held(torch.Generator, lambda rng: int(torch.randint(2**40, (), generator=rng))),
+        reason=WARNS,
+        numpy_reason=WARNS,
+    ),
+    Input("a generator held by the dataset, one worker, two epochs", _held_by_one, reason=WARNS, numpy_reason=WARNS),
+    Input("a generator that `worker_init_fn` makes of the worker's seed", _made_in_workers),
+    Input("a `multiprocessing.Value` that workers add to", _shared_value),
+    Input("a tensor in shared memory that workers write into", _shared_tensor),
+    Input("a queue of `multiprocessing` that workers fill", _shared_queue),
 ]
 
 SECTIONS = [

@@ -636,7 +636,7 @@ def test_every_kind_of_exception_is_itself_in_the_numpy_front_if_it_can_travel(k
     travels = kind not in {"a constructor that needs more", "a reduce that raises"}
     assert type(error) is (type(KINDS[kind]) if travels else forebay.errors.WorkerFailed)
     assert type(KINDS[kind]).__name__ in f"{type(error)}{'' if travels else error}"
-    assert "in fault" in str(error.__cause__)
+    assert "in fault" in str(error.__cause__ if travels else error)
 
 
 # -- Starting

@@ -10,7 +10,7 @@ import torch
 
 import forebay
 import forebay.torch
-from forebay.errors import LoaderTimeout
+from forebay.errors import LoaderTimeout, WorkerFailed
 from support import (
     Front,
     Gate,
@@ -172,6 +172,23 @@ class HoldsALock(Exception):
 class Vast(Exception):
     def __str__(self) -> str:
         return "vast " * 4_000_000  # more than the budget
+
+
+class Told(Exception):
+    def __init__(self, code: int, *, where: str) -> None:
+        super().__init__(f"code {code} in {where}")
+
+
+def test_the_text_of_an_exception_that_cannot_travel_to_the_numpy_front_has_its_own_and_its_traceback() -> None:
+    front = Front("numpy", forebay.DataLoader, forebay.get_worker_info, np.ndarray)
+    error, _ = _failing(front, lambda: Told(7, where="there"))
+    assert type(error) is WorkerFailed
+    text = str(error)
+    assert text.startswith("worker 1 raised Told, which cannot be pickled")
+    assert "Original Traceback (most recent call last)" in text
+    assert "raise fault" in text
+    assert text.rstrip().endswith("Told: code 7 in there")
+    assert error.__cause__ is None
 
 
 @pytest.mark.parametrize("kind", [ExplodesWhenUnpickled, ReducesToNonsense, HoldsALock, Vast])

@@ -13,7 +13,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from torch.utils.data.datapipes.datapipe import IterDataPipe, MapDataPipe
 
 from forebay._fallback import engine_is_missing, say_once
-from forebay._option_types import check_option_types, check_sources, checked_memory_budget
+from forebay._option_types import check_attributes, check_option_types, check_sources, checked_memory_budget
 from forebay.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):
             )
             return super()._get_iterator()
         check_sources(self.dataset, self.sampler, self.batch_sampler)
+        check_attributes(self)
         self.check_worker_number_rationality()
         from forebay.torch._iterator import WorkersIterator  # needs the engine, which not every system has
 

@@ -213,8 +213,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
 for _name, _options in OPTIONS.items():
     CASES[_name] = raised(option(**_options))
 
+
+def _set(name: str, value: object) -> Callable[[Front], object]:
+    def begin(front: Front) -> object:
+        loader = front.DataLoader([1], num_workers=1)
+        setattr(loader, name, value)
+        return iter(loader)
+
+    return begin
+
+
 CASES |= {
     "datapipe": raised(lambda front: front.DataLoader(torch.utils.data.datapipes.iter.IterableWrapper([1])), NUMPY),
+    "num_workers set later": raised(_set("num_workers", -1)),
+    "prefetch_factor set later": raised(_set("prefetch_factor", 0)),
+    "a pickled iterator": raised(lambda front: pickle.dumps(iter(front.DataLoader([1]))), NUMPY),
     "timeout nan": raised(option(timeout=float("nan")), NUMPY),
     "timeout without workers": raised(epoch([1], timeout=1, num_workers=0), NUMPY),
     "a negative seed": raised(option(generator=-1), NUMPY),

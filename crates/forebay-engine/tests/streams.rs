@@ -51,6 +51,8 @@ fn epoch(engine: &mut Engine) -> Vec<(u32, u64)> {
             }
             Turn::Pending => drop(engine.wait(None).unwrap()),
             Turn::StreamEnded => {}
+            // Batches of an epoch that was left may have taken all room until now.
+            Turn::Idle if engine.wants() => {}
             Turn::Idle => return delivered,
         }
     }

@@ -1,6 +1,7 @@
 """What every test may rely on: one hypothesis profile, both fronts, streams left as they were."""
 
 import random
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -13,6 +14,10 @@ from support import Front, Gate, Wire, front_named
 # The same examples in every run; and a busy machine is no failure of a law.
 settings.register_profile("patient", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and every process of theirs would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=["numpy", "torch"])

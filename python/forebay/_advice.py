@@ -20,25 +20,29 @@ _CLOSE_FILES = "Close files after use, keep them open per worker instead of per 
 
 @dataclass(slots=True)
 class Scene:
-    """A batch that is being made.
+    """The batches that one process makes, and what is known of the one it is at. One object serves them all.
 
     Attributes:
         who: the process, in words.
         dataset: the dataset.
-        indices: what the sampler gave for this batch.
-        auto_collation: whether that is a list of indices, or the index of one sample.
+        auto_collation: whether the sampler gives a list of indices, or the index of one sample.
         stream: whether the dataset is iterable: then the indices mean nothing.
+        indices: what the sampler gave for this batch.
         index: the index whose sample is being made, in a tuple; None between samples.
         samples: the samples, in a tuple, once they are all there.
     """
 
     who: str
     dataset: Any
-    indices: Any
     auto_collation: bool
     stream: bool
+    indices: Any = None
     index: tuple[Any] | None = None
     samples: tuple[Any] | None = None
+
+    def begin(self, indices: Any) -> None:
+        """Another batch, made of what the sampler gave."""
+        self.indices, self.index, self.samples = indices, None, None
 
     @property
     def shown_index(self) -> str | None:
@@ -84,6 +88,7 @@ class Scene:
             where = [] if self.index is None else [f"sample index {self.shown_index}"]
             for note in (*where, *self.advice(error)):
                 error.add_note(f"[forebay] {note}")
+        self.samples = None  # not kept until the next batch
 
     def _on_indices(self, error: BaseException) -> Iterator[str]:
         if self.stream or self.indices is None or self.samples is not None:

@@ -122,29 +122,31 @@ class _Bench:
         self._failed_start = failed_start
         self._native = native and assignment.auto_collation
         self._who = f"worker {assignment.worker_id}"
+        self._scene = Scene(self._who, assignment.dataset, assignment.auto_collation, assignment.stream)
         self._epoch: int | None = None
         self._fetcher: Fetcher | None = None
 
     def make(self, indices: Any) -> None:
         """Makes one batch and sends it, or the exception that came instead, or the end of the stream."""
-        told = self._assignment
-        fetcher = self._fetcher_now()
-        scene = Scene(self._who, told.dataset, indices, told.auto_collation, told.stream)
+        fetcher, scene = self._fetcher_now(), self._scene
+        scene.begin(indices)
         try:
             samples = fetcher.fetch(indices)
             scene.samples = (samples,)
             self._publish(samples, scene)
         except BaseException as error:  # noqa: BLE001 - the user's code may raise anything; it is reported in the trainer
-            if isinstance(error, StopIteration) and told.stream:
+            if isinstance(error, StopIteration) and self._assignment.stream:
                 self._fetcher = StreamFetcher((), auto_collation=False, drop_last=False)
                 self._worker.end()
                 return
             scene.index = scene.index or fetcher.current
             self._fail(error, scene)
+        finally:
+            scene.samples = None  # not kept until the next batch
 
     def _fetcher_now(self) -> Fetcher:
         """What fetches in this epoch: a stream begins anew with every one."""
-        if self._fetcher is None or self._worker.epoch != self._epoch:
+        if self._fetcher is None or (self._assignment.stream and self._worker.epoch != self._epoch):
             self._epoch, self._fetcher = self._worker.epoch, self._new_fetcher()
         return self._fetcher
 

@@ -209,12 +209,11 @@ class _InlineIterator:
                 f"timeout={loader.timeout} needs workers: without them nobody can stop a slow dataset; set num_workers "
                 "to 1 or more, or timeout to 0"
             )
-        self._dataset = loader.dataset
         self._collate_fn = loader.collate_fn
-        self._auto_collation = loader.batch_sampler is not None
-        self._stream = loader.stream
+        auto_collation, stream = loader.batch_sampler is not None, loader.stream
+        self._scene = Scene("this process", loader.dataset, auto_collation, stream)
         self._fetcher = fetcher_of(
-            loader.dataset, stream=self._stream, auto_collation=self._auto_collation, drop_last=loader.drop_last
+            loader.dataset, stream=stream, auto_collation=auto_collation, drop_last=loader.drop_last
         )
         self._tally = tally
         self._indices = iter(loader.index_sampler)
@@ -233,7 +232,8 @@ class _InlineIterator:
 
     def __next__(self) -> Any:
         indices = next(self._indices)
-        with Scene("this process", self._dataset, indices, self._auto_collation, self._stream) as scene:
+        self._scene.begin(indices)
+        with self._scene as scene:
             try:
                 samples = self._fetcher.fetch(indices)
             finally:

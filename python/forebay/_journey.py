@@ -147,7 +147,7 @@ class Journey:
             in_order=bool(loader.in_order),
             timeout_s=loader.timeout if loader.timeout > 0 else 0,  # NaN is for ever, as in torch
             persistent=bool(loader.persistent_workers),
-            memory_budget_bytes=loader.memory_budget,
+            memory_budget_bytes=getattr(loader, "memory_budget", None),
         )
         return cls(front, loader.multiprocessing_context or multiprocessing.get_context(), assignment, options)
 

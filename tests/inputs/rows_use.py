@@ -522,7 +522,7 @@ COPIES = [
     Input("… copied, with persistent workers", _after_use(copy.copy, persistent_workers=True)),
     Input("an iterator, pickled", _iterator_copied(_pickled), reason=NAME, numpy_reason=INSTEAD),
     Input("…, deep-copied", _iterator_copied(copy.deepcopy), reason=NAME, numpy_reason=INSTEAD),
-    Input("…, pickled, no workers", _iterator_copied(_pickled, num_workers=0), numpy_reason=INSTEAD),
+    Input("…, pickled, no workers", _iterator_copied(_pickled, num_workers=0), reason=NAME, numpy_reason=INSTEAD),
 ]
 
 ENDS = [

@@ -1,7 +1,7 @@
 """Iterators of the torch front whose batches are made by worker processes."""
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch._utils import ExceptionWrapper
@@ -10,9 +10,6 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter, _DatasetKind, _Mult
 from forebay._journey import Journey, SampleError
 from forebay._report import WorkerTraceback
 from forebay.torch._front import make_front, prepare
-
-if TYPE_CHECKING:
-    from forebay.torch._loader import DataLoader
 
 __all__ = ["WorkersIterator"]
 
@@ -23,7 +20,7 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
     An instance of torch's own class, because libraries ask for that.
     """
 
-    def __init__(self, loader: "DataLoader[Any]") -> None:
+    def __init__(self, loader: torch.utils.data.DataLoader[Any]) -> None:
         # Everything of torch's multi-process iterator but its workers and queues.
         _BaseDataLoaderIter.__init__(self, loader)
         self._prefetch_factor = loader.prefetch_factor

@@ -1,28 +1,19 @@
 """PyTorch's `DataLoader`, with batches made and moved by Forebay's engine."""
 
-import multiprocessing
-import multiprocessing.process
 import weakref
 from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 import torch.utils.data
 from torch.utils.data.dataloader import _BaseDataLoaderIter
-from torch.utils.data.datapipes.datapipe import IterDataPipe, MapDataPipe
 
-from forebay._fallback import engine_is_missing, say_once
-from forebay._option_types import check_attributes, check_option_types, check_sources, checked_memory_budget
+from forebay._option_types import check_option_types, checked_memory_budget
 from forebay.errors import ConfigError
-
-if TYPE_CHECKING:
-    from forebay.torch._iterator import WorkersIterator
+from forebay.torch._serving import iterator_of
 
 __all__ = ["DataLoader"]
-
-_OLDEST_TORCH = (2, 10)
-_FIRST_UNTESTED_TORCH = (2, 16)
 
 _T_co = TypeVar("_T_co", covariant=True)
 
@@ -80,7 +71,7 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):
                 "prepare would never deliver one"
             )
         self.memory_budget = checked_memory_budget(memory_budget)
-        self._live: weakref.WeakSet[WorkersIterator] = weakref.WeakSet()
+        self._live: weakref.WeakSet[Any] = weakref.WeakSet()
         super().__init__(
             dataset,
             batch_size,
@@ -108,22 +99,11 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):
         return super().__iter__()
 
     def _get_iterator(self) -> _BaseDataLoaderIter:
-        if self.num_workers == 0:
+        iterator = iterator_of(self)
+        if iterator is None:
             return super()._get_iterator()
-        reason = _not_served(self)
-        if reason is not None:
-            say_once(
-                f"forebay.torch.DataLoader does not serve {reason} yet: torch's own iterator does",
-                stacklevel=4,
-            )
-            return super()._get_iterator()
-        check_sources(self.dataset, self.sampler, self.batch_sampler)
-        check_attributes(self)
-        self.check_worker_number_rationality()
-        from forebay.torch._iterator import WorkersIterator  # needs the engine, which not every system has
-
-        iterator = WorkersIterator(self)
-        self._live.add(iterator)
+        if self.num_workers > 0:
+            self._live.add(iterator)
         return iterator
 
     def close(self) -> None:
@@ -152,29 +132,3 @@ def _check_generator(generator: Any) -> None:
             "generator option should be a torch.Generator or None, but got "
             f"generator={repr(generator)[:200]}; make one with torch.Generator().manual_seed(seed)"
         )
-
-
-def _not_served(loader: DataLoader[Any]) -> str | None:
-    """What about this loader the engine cannot do yet, or None."""
-    if engine_is_missing():
-        return "this operating system"
-    if isinstance(loader.dataset, (IterDataPipe, MapDataPipe)):
-        return "datapipes"
-    if loader.pin_memory and torch.accelerator.is_available():
-        return "pin_memory"
-    if not _starts_processes(loader.multiprocessing_context):
-        return f"the multiprocessing context {loader.multiprocessing_context!r}"
-    if not _OLDEST_TORCH <= _version(torch.__version__) < _FIRST_UNTESTED_TORCH:
-        return f"torch {torch.__version__}"
-    return None
-
-
-def _starts_processes(context: BaseContext | None) -> bool:
-    """Whether a context is of the kind that starts processes: some libraries pass one whose processes are threads."""
-    kind = multiprocessing.Process if context is None else getattr(context, "Process", None)
-    return isinstance(kind, type) and issubclass(kind, multiprocessing.process.BaseProcess)
-
-
-def _version(text: str) -> tuple[int, int]:
-    major, minor = text.split(".")[:2]
-    return int(major), int(minor)

@@ -1,0 +1,18 @@
+"""The iterator of a torch loader without workers: batches are made where they are used."""
+
+from typing import Any
+
+import torch
+from torch.utils.data.dataloader import _SingleProcessDataLoaderIter
+
+__all__ = ["InlineIterator"]
+
+
+class InlineIterator(_SingleProcessDataLoaderIter):
+    """One epoch of a loader without workers.
+
+    An instance of torch's own class, because libraries ask for that.
+    """
+
+    def __init__(self, loader: torch.utils.data.DataLoader[Any]) -> None:
+        super().__init__(loader)

@@ -1,0 +1,64 @@
+"""Who serves a loader: Forebay, or, where it cannot, torch's own iterators."""
+
+import multiprocessing
+import multiprocessing.process
+from multiprocessing.context import BaseContext
+from typing import Any
+
+import torch
+import torch.utils.data
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+from torch.utils.data.datapipes.datapipe import IterDataPipe, MapDataPipe
+
+from forebay._fallback import engine_is_missing, say_once
+from forebay._option_types import check_attributes, check_sources
+
+__all__ = ["iterator_of"]
+
+_OLDEST_TORCH = (2, 10)
+_FIRST_UNTESTED_TORCH = (2, 16)
+
+
+def iterator_of(loader: torch.utils.data.DataLoader[Any]) -> _BaseDataLoaderIter | None:
+    """Forebay's iterator for `loader`, or None where torch's own has to serve; that is said once."""
+    reason = _not_served(loader)
+    if reason is not None:
+        if loader.num_workers > 0:
+            say_once(f"forebay.torch.DataLoader does not serve {reason} yet: torch's own iterator does", stacklevel=5)
+        return None
+    if loader.num_workers == 0:
+        from forebay.torch._inline import InlineIterator
+
+        return InlineIterator(loader)
+    check_sources(loader.dataset, loader.sampler, loader.batch_sampler)
+    check_attributes(loader)
+    loader.check_worker_number_rationality()
+    from forebay.torch._iterator import WorkersIterator  # needs the engine, which not every system has
+
+    return WorkersIterator(loader)
+
+
+def _not_served(loader: torch.utils.data.DataLoader[Any]) -> str | None:
+    """What about this loader the engine cannot do yet, or None."""
+    if engine_is_missing():
+        return "this operating system"
+    if isinstance(loader.dataset, (IterDataPipe, MapDataPipe)):
+        return "datapipes"
+    if loader.pin_memory and torch.accelerator.is_available():
+        return "pin_memory"
+    if not _starts_processes(loader.multiprocessing_context):
+        return f"the multiprocessing context {loader.multiprocessing_context!r}"
+    if not _OLDEST_TORCH <= _version(torch.__version__) < _FIRST_UNTESTED_TORCH:
+        return f"torch {torch.__version__}"
+    return None
+
+
+def _starts_processes(context: BaseContext | None) -> bool:
+    """Whether a context is of the kind that starts processes: some libraries pass one whose processes are threads."""
+    kind = multiprocessing.Process if context is None else getattr(context, "Process", None)
+    return isinstance(kind, type) and issubclass(kind, multiprocessing.process.BaseProcess)
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, minor = text.split(".")[:2]
+    return int(major), int(minor)

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
@@ -41,10 +41,12 @@ IMPORTS, QUICK_IMPORTS = 15, 3
 class Trainer:
     """The process that runs one case through one loader. It waits, and takes no time, until asked."""
 
-    def __init__(self, case: Case, loader: str) -> None:
+    def __init__(self, case: Case, loader: str, environment: Mapping[str, str] | None = None) -> None:
         self.name = f"{case.name} through {loader}"
         command = [sys.executable, str(HERE / "trainer.py"), case.name, loader]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
 
     def answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None

@@ -139,6 +139,24 @@ def test_a_loader_can_be_pickled_and_copied_with_workers_of_its_own(name: str, p
     loader.close()
 
 
+class Wrapper:
+    """Hands every name that it does not have on to a loader, as Accelerate's loaders do."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader":
+            raise AttributeError
+        return getattr(self.loader, name)
+
+
+def test_a_wrapper_that_hands_names_on_to_a_loader_can_be_pickled() -> None:
+    copied = pickle.loads(pickle.dumps(Wrapper(forebay.torch.DataLoader([1, 2, 3]))))
+    assert type(copied.loader) is forebay.torch.DataLoader
+    assert flat(copied.loader) == [1, 2, 3]
+
+
 def test_a_torch_loader_can_be_pickled_before_it_has_persistent_workers() -> None:
     loader = forebay.torch.DataLoader(list(range(4)), num_workers=1, persistent_workers=True)
     with pickle.loads(pickle.dumps(loader)) as twin:

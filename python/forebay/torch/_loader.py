@@ -35,6 +35,11 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):
         [[0, 1], [2, 3]]
     """
 
+    # Without a `__setstate__` for what a copy lacks: wrappers that hand every missing name on to a loader, as
+    # Accelerate's do, would be unpickled into the loader.
+    _live: "weakref.WeakSet[Any] | None" = None
+    """Iterators with workers."""
+
     def __init__(
         self,
         dataset: torch.utils.data.Dataset[_T_co],
@@ -71,7 +76,6 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):
                 "prepare would never deliver one"
             )
         self.memory_budget = checked_memory_budget(memory_budget)
-        self._live: weakref.WeakSet[Any] = weakref.WeakSet()
         super().__init__(
             dataset,
             batch_size,
@@ -103,12 +107,14 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):
         if iterator is None:
             return super()._get_iterator()
         if self.num_workers > 0:
+            if self._live is None:
+                self._live = weakref.WeakSet()
             self._live.add(iterator)
         return iterator
 
     def close(self) -> None:
         """Ends the workers of all iterators of this loader. A later `iter()` starts new ones."""
-        for iterator in list(self._live):
+        for iterator in list(self._live or ()):
             iterator.close()
         self._iterator = None
 
@@ -121,9 +127,6 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):
     def __getstate__(self) -> dict[str, Any]:
         """A loader can be pickled and copied before it has workers, as in torch; live iterators stay here."""
         return {name: value for name, value in vars(self).items() if name != "_live"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _live=weakref.WeakSet())
 
 
 def _check_generator(generator: Any) -> None:

@@ -3,6 +3,8 @@
 `forebay.torch` has the same for torch.
 """
 
+from forebay._configuration import configure
+from forebay._install import install, uninstall
 from forebay._suggested_workers import suggested_num_workers
 from forebay.collate import default_collate, default_collate_fn_map, default_convert
 from forebay.dataset import Dataset, IterableDataset, Subset, WorkerInfo, get_worker_info
@@ -32,9 +34,12 @@ __all__ = [
     "SubsetRandomSampler",
     "WeightedRandomSampler",
     "WorkerInfo",
+    "configure",
     "default_collate",
     "default_collate_fn_map",
     "default_convert",
     "get_worker_info",
+    "install",
     "suggested_num_workers",
+    "uninstall",
 ]

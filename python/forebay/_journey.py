@@ -12,7 +12,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from forebay import _descriptors, _report
+from forebay import _configuration, _descriptors, _report
 from forebay._callers import users_level, warn_of_early_end
 from forebay._crew import Crew
 from forebay._engine import Engine, Front
@@ -147,7 +147,7 @@ class Journey:
             in_order=bool(loader.in_order),
             timeout_s=loader.timeout if loader.timeout > 0 else 0,  # NaN is for ever, as in torch
             persistent=bool(loader.persistent_workers),
-            memory_budget_bytes=getattr(loader, "memory_budget", None),
+            memory_budget_bytes=_configuration.option("memory_budget", getattr(loader, "memory_budget", None)),
         )
         return cls(front, loader.multiprocessing_context or multiprocessing.get_context(), assignment, options)
 

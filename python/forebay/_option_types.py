@@ -64,7 +64,7 @@ def check_attributes(loader: Any) -> None:
         raise ConfigError(
             f"prefetch_factor option should be positive, but prefetch_factor={loader.prefetch_factor} was set"
         )
-    checked_memory_budget(loader.memory_budget)
+    checked_memory_budget(getattr(loader, "memory_budget", None))  # torch's own class has none
 
 
 def check_sources(dataset: Any, sampler: Any, batch_sampler: Any) -> None:

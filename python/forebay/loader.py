@@ -160,8 +160,7 @@ class DataLoader:
         if engine_is_missing():
             say_once(
                 "forebay has no engine on this operating system: batches are made without workers; with num_workers=0 "
-                "they are, too, and nothing warns",
-                stacklevel=2,
+                "they are, too, and nothing warns"
             )
             return _InlineIterator(self, self._new_tally())
         if self._iterator is not None and not self._iterator.ended:

@@ -8,5 +8,6 @@ Example:
 """
 
 from forebay.torch._loader import DataLoader
+from forebay.torch._wrap import wrap
 
-__all__ = ["DataLoader"]
+__all__ = ["DataLoader", "wrap"]

@@ -12,7 +12,7 @@ from torch.utils.data._utils import collate as torch_collate
 from torch.utils.data._utils import signal_handling
 from torch.utils.data._utils import worker as torch_worker
 
-from forebay import _seeds
+from forebay import _ledger, _seeds
 from forebay._engine import Front
 from forebay._front import DTYPES
 from forebay._worker import Assignment, Prepared
@@ -61,6 +61,7 @@ def _stack(samples: Sequence[Any], out: Any) -> None:
 
 def prepare(assignment: Assignment) -> Prepared:
     """Makes a process what torch code expects of a worker: its threads, seeds and worker info."""
+    _ledger.silence()
     signal_handling._set_worker_signal_handlers()  # type: ignore[attr-defined]
     torch.multiprocessing._set_thread_name("pt_data_worker")
     torch.set_num_threads(1)

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch.utils.data.dataloader import _SingleProcessDataLoaderIter
 
+from forebay import _ledger
+
 __all__ = ["InlineIterator"]
 
 
@@ -14,5 +16,10 @@ class InlineIterator(_SingleProcessDataLoaderIter):
     An instance of torch's own class, because libraries ask for that.
     """
 
+    _account: Any = None
+
     def __init__(self, loader: torch.utils.data.DataLoader[Any]) -> None:
         super().__init__(loader)
+
+    def __del__(self) -> None:
+        _ledger.finish(self)

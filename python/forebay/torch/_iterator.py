@@ -7,6 +7,7 @@ import torch
 from torch._utils import ExceptionWrapper
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _DatasetKind, _MultiProcessingDataLoaderIter
 
+from forebay import _ledger
 from forebay._journey import Journey, SampleError
 from forebay._report import WorkerTraceback
 from forebay.torch._front import make_front, prepare
@@ -19,6 +20,8 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
 
     An instance of torch's own class, because libraries ask for that.
     """
+
+    _account: Any = None
 
     def __init__(self, loader: torch.utils.data.DataLoader[Any]) -> None:
         # Everything of torch's multi-process iterator but its workers and queues.
@@ -37,6 +40,7 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         self._reset(loader, first_iter=True)
 
     def _reset(self, loader: torch.utils.data.DataLoader[Any], first_iter: bool = False) -> None:
+        _ledger.finish(self)
         _BaseDataLoaderIter._reset(self, loader, first_iter)
         self._journey.begin(self._sampler_iter)
 
@@ -72,6 +76,7 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
     def __del__(self) -> None:
         # Half-built iterators, forked children and the end of the interpreter come here too.
         with contextlib.suppress(Exception):
+            _ledger.finish(self)
             self._shutdown_workers()
 
 

@@ -12,13 +12,15 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from forebay._option_types import check_option_types, checked_memory_budget
 from forebay.errors import ConfigError
 from forebay.torch._serving import iterator_of
+from forebay.torch._standing_in import StandIn
+from forebay.torch._stock import StockDataLoader, get_stock_iterator
 
 __all__ = ["DataLoader"]
 
 _T_co = TypeVar("_T_co", covariant=True)
 
 
-class DataLoader(torch.utils.data.DataLoader[_T_co]):
+class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
     """`torch.utils.data.DataLoader`: the same arguments, the same batches, handed over without copies.
 
     With workers, batches travel in reused shared memory: a worker collates samples straight into it, and the tensors
@@ -75,8 +77,10 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):
                 "prefetch_factor option should be positive, but got prefetch_factor=0: a worker without a batch to "
                 "prepare would never deliver one"
             )
-        self.memory_budget = checked_memory_budget(memory_budget)
-        super().__init__(
+        if DataLoader in type(self).__mro__:  # not so where a class was derived from torch's before `forebay.install`
+            self.memory_budget = checked_memory_budget(memory_budget)
+        StockDataLoader.__init__(
+            self,
             dataset,
             batch_size,
             shuffle,
@@ -100,13 +104,13 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):
         """Begins an epoch. Persistent workers that were closed, or of which one died, are replaced by new ones."""
         if self._iterator is not None and getattr(self._iterator, "ended", False):
             self._iterator = None
-        return super().__iter__()
+        return StockDataLoader.__iter__(self)
 
     def _get_iterator(self) -> _BaseDataLoaderIter:
         iterator = iterator_of(self)
         if iterator is None:
-            return super()._get_iterator()
-        if self.num_workers > 0:
+            return get_stock_iterator(self)
+        if self.num_workers > 0 and DataLoader in type(self).__mro__:
             if self._live is None:
                 self._live = weakref.WeakSet()
             self._live.add(iterator)

@@ -10,6 +10,8 @@ import torch.utils.data
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 from torch.utils.data.datapipes.datapipe import IterDataPipe, MapDataPipe
 
+from forebay import _ledger
+from forebay._configuration import is_switched_on
 from forebay._fallback import engine_is_missing, say_once
 from forebay._option_types import check_attributes, check_sources
 
@@ -21,11 +23,21 @@ _FIRST_UNTESTED_TORCH = (2, 16)
 
 def iterator_of(loader: torch.utils.data.DataLoader[Any]) -> _BaseDataLoaderIter | None:
     """Forebay's iterator for `loader`, or None where torch's own has to serve; that is said once."""
+    if not is_switched_on("FOREBAY"):
+        _ledger.fall_back(loader, "FOREBAY=off")
+        return None
     reason = _not_served(loader)
     if reason is not None:
+        _ledger.fall_back(loader, reason)
         if loader.num_workers > 0:
-            say_once(f"forebay.torch.DataLoader does not serve {reason} yet: torch's own iterator does", stacklevel=5)
+            say_once(f"forebay.torch.DataLoader does not serve {reason} yet: torch's own iterator does")
         return None
+    iterator = _iterator_of(loader)
+    _ledger.begin(loader, iterator)
+    return iterator
+
+
+def _iterator_of(loader: torch.utils.data.DataLoader[Any]) -> _BaseDataLoaderIter:
     if loader.num_workers == 0:
         from forebay.torch._inline import InlineIterator
 

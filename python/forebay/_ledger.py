@@ -1,0 +1,143 @@
+"""What was served in this process, and by whom: told at the first iteration of a loader, and when the process ends."""
+
+import atexit
+import os
+import weakref
+from typing import Any
+
+from forebay import _log
+
+__all__ = ["begin", "fall_back", "finish", "is_empty", "is_expected", "silence", "summary"]
+
+
+class _Account:
+    """Loaders that were served in one way."""
+
+    def __init__(self) -> None:
+        self.loaders = 0
+        # By address: a user's loader need not be hashable. Who dies leaves, so an address that comes again is new.
+        self._seen: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._live: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._delivered: int = 0
+
+    def meet(self, loader: Any) -> None:
+        if self._seen.get(id(loader)) is not loader:
+            self._seen[id(loader)] = loader
+            self.loaders += 1
+
+    def begin(self, iterator: Any) -> None:
+        self._live.add(iterator)
+
+    def finish(self, iterator: Any) -> None:
+        self._delivered += iterator._num_yielded  # noqa: SLF001 - torch's iterators count anyway
+        iterator._num_yielded = 0  # noqa: SLF001
+
+    @property
+    def batches(self) -> int:
+        return self._delivered + sum(int(iterator._num_yielded) for iterator in self._live)  # noqa: SLF001
+
+
+class _Ledger:
+    """The accounts of a process."""
+
+    def __init__(self) -> None:
+        self.workers = _Account()
+        self.inline = _Account()
+        self.fallbacks: dict[str, _Account] = {}
+        self.said: set[str] = set()
+        self.silent = False
+        self.expected: Any = None
+        """The loader for which torch's own iterator is about to be made."""
+
+    def say(self, text: str) -> None:
+        if text not in self.said and not self.silent:
+            self.said.add(text)
+            _log.logger.info(text)
+
+
+_ledger = _Ledger()
+
+
+def _forget() -> None:
+    global _ledger  # noqa: PLW0603 - one for each process
+    said = _ledger.said
+    _ledger = _Ledger()
+    _ledger.said = said
+
+
+def silence() -> None:
+    """Called in a worker: what it loads is not told."""
+    _ledger.silent = True
+
+
+def begin(loader: Any, iterator: Any) -> None:
+    """Enters an iterator of ours that begins. It calls `finish` when an epoch of it is over."""
+    account = _ledger.workers if loader.num_workers > 0 else _ledger.inline
+    iterator._account = account  # noqa: SLF001
+    account.meet(loader)
+    account.begin(iterator)
+    _ledger.say(f"serves {describe(loader)}")
+
+
+def finish(iterator: Any) -> None:
+    """Adds what an iterator has delivered; one that was never entered is left out."""
+    account: _Account | None = getattr(iterator, "_account", None)
+    if account is not None:
+        account.finish(iterator)
+
+
+def fall_back(loader: Any, reason: str) -> None:
+    """Enters an iterator of torch's own that is about to be made."""
+    _ledger.expected = weakref.ref(loader)
+    _ledger.fallbacks.setdefault(reason, _Account()).meet(loader)
+
+
+def is_expected(loader: Any) -> bool:
+    """Whether torch's own iterator is about to be made for this loader, after `fall_back`."""
+    expected, _ledger.expected = _ledger.expected, None
+    return expected is not None and expected() is loader
+
+
+def is_empty() -> bool:
+    """Whether no loader was used."""
+    return not (_ledger.workers.loaders or _ledger.inline.loaders or _ledger.fallbacks)
+
+
+def summary() -> list[str]:
+    """What was served, in one or two lines."""
+    parts: list[str] = []
+    if _ledger.workers.loaders:
+        parts.append(f"{_counted(_ledger.workers)} came from Forebay's workers")
+    if _ledger.inline.loaders:
+        parts.append(f"{_counted(_ledger.inline)} were made in this process (num_workers=0)")
+    lines = ["; ".join(parts)] if parts else []
+    if _ledger.fallbacks:
+        count = sum(account.loaders for account in _ledger.fallbacks.values())
+        lines.append(f"torch's own iterators served {_loaders(count)}: {'; '.join(_ledger.fallbacks)}")
+    return lines
+
+
+def describe(loader: Any) -> str:
+    """A loader in short: what it is, of what, and how."""
+    batches = f"batch_size={loader.batch_size}"
+    if loader.batch_size is None and loader.batch_sampler is not None:
+        batches = f"batch_sampler={type(loader.batch_sampler).__name__}"
+    return f"{type(loader).__name__}({type(loader.dataset).__name__}, {batches}, num_workers={loader.num_workers})"
+
+
+def _counted(account: _Account) -> str:
+    return f"{account.batches} batch{'' if account.batches == 1 else 'es'} of {_loaders(account.loaders)}"
+
+
+def _loaders(count: int) -> str:
+    return f"{count} loader{'' if count == 1 else 's'}"
+
+
+def _tell_summary() -> None:
+    if not _ledger.silent:
+        for line in summary():
+            _log.logger.info(line)
+
+
+os.register_at_fork(after_in_child=_forget)
+atexit.register(_tell_summary)

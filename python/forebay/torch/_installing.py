@@ -1,0 +1,75 @@
+"""Putting `forebay.torch.DataLoader` in the place of torch's, and torch's back."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch.utils.data
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from forebay import _ledger
+from forebay._fallback import say_once
+from forebay.torch._loader import DataLoader
+from forebay.torch._serving import iterator_of
+from forebay.torch._standing_in import stands_in_for
+from forebay.torch._stock import StockDataLoader, get_stock_iterator
+
+__all__ = ["install", "uninstall"]
+
+_rebound: list[tuple[dict[str, Any], str]] = []
+"""Where a module had torch's class under a name, and has ours now."""
+
+_begin_stock_iterator = _BaseDataLoaderIter.__init__
+
+
+def install() -> None:
+    """Rebinds what is torch's `DataLoader` by any module's name, and has Forebay serve its instances."""
+    stands_in_for[DataLoader] = StockDataLoader
+    StockDataLoader._get_iterator = _get_iterator  # type: ignore[method-assign]
+    _BaseDataLoaderIter.__init__ = _begin_iterator  # type: ignore[method-assign]
+    for namespace, name in _names_of(StockDataLoader):
+        namespace[name] = DataLoader
+        _rebound.append((namespace, name))
+
+
+def uninstall() -> None:
+    """Makes every change undone that nobody else has changed again."""
+    for namespace, name in _rebound:
+        if namespace.get(name) is DataLoader:
+            namespace[name] = StockDataLoader
+    _rebound.clear()
+    if StockDataLoader._get_iterator is _get_iterator:
+        StockDataLoader._get_iterator = get_stock_iterator  # type: ignore[method-assign]
+    if _BaseDataLoaderIter.__init__ is _begin_iterator:
+        _BaseDataLoaderIter.__init__ = _begin_stock_iterator  # type: ignore[method-assign]
+    stands_in_for.pop(DataLoader, None)
+
+
+def _names_of(value: object) -> Iterator[tuple[dict[str, Any], str]]:
+    """Where modules have `value`. Asks no module for an attribute: some would load something, or raise."""
+    for module_name, module in list(sys.modules.items()):
+        if module_name.startswith("forebay."):
+            continue
+        try:
+            namespace = object.__getattribute__(module, "__dict__")
+        except AttributeError:
+            continue  # what a program puts among the modules need not be one
+        for name, found in list(namespace.items()):
+            if found is value:
+                yield namespace, name
+
+
+def _get_iterator(self: torch.utils.data.DataLoader[Any]) -> _BaseDataLoaderIter:
+    """Takes the place of the stock class's method."""
+    return iterator_of(self) or get_stock_iterator(self)
+
+
+def _begin_iterator(self: _BaseDataLoaderIter, loader: Any) -> None:
+    """Takes the place of the constructor of all torch's iterators: tells of those that were made without asking us."""
+    if not hasattr(type(self), "_account") and not _ledger.is_expected(loader):
+        kind = f"{type(self).__module__}.{type(self).__qualname__}"
+        reason = f"{type(loader).__qualname__}, which makes iterators of its own ({kind})"
+        _ledger.fall_back(loader, reason)
+        if getattr(loader, "num_workers", 0) > 0:
+            say_once(f"forebay.torch.DataLoader does not serve {reason}: they are used as they are")
+    _begin_stock_iterator(self, loader)

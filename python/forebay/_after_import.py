@@ -51,7 +51,7 @@ class _Watch:
         run = loader.exec_module
 
         def exec_module(module: Any) -> None:
-            del loader.exec_module  # the class's own again: nobody sees that it was watched
+            loader.__dict__.pop("exec_module", None)  # the class's own again: nobody sees that it was watched
             run(module)
             self._imported(spec.name)
 

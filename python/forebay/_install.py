@@ -35,21 +35,24 @@ def install() -> None:
         <class 'forebay.torch._loader.DataLoader'>
         >>> uninstall()
     """
-    global _waiting, _wanted  # noqa: PLW0603 - a program has one torch
-    if not is_switched_on("FOREBAY"):
-        _log.logger.info("FOREBAY=off: torch's loaders are left as they are")
-        return
-    _wanted = True
-    if not _waiting:
+    global _waiting  # noqa: PLW0603 - a program has one torch
+    if _is_wanted() and not _waiting:
         _waiting = True
         after_import(_TORCH, _torch_is_here)
 
 
 def install_now() -> None:
     """Does what `install` does where torch is known to be complete, though its import may not have returned yet."""
+    if _is_wanted():
+        _torch_is_here()
+
+
+def _is_wanted() -> bool:
     global _wanted  # noqa: PLW0603
-    _wanted = True
-    _torch_is_here()
+    _wanted = is_switched_on("FOREBAY")
+    if not _wanted:
+        _log.logger.info("FOREBAY=off: torch's loaders are left as they are")
+    return _wanted
 
 
 def _torch_is_here() -> None:

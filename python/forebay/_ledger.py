@@ -1,13 +1,14 @@
 """What was served in this process, and by whom: told at the first iteration of a loader, and when the process ends."""
 
 import atexit
+import contextlib
 import os
 import weakref
 from typing import Any
 
 from forebay import _log
 
-__all__ = ["begin", "fall_back", "finish", "is_empty", "is_expected", "silence", "summary"]
+__all__ = ["begin", "fall_back", "finish", "is_empty", "is_expected", "silence", "summary", "switch_off"]
 
 
 class _Account:
@@ -22,8 +23,9 @@ class _Account:
 
     def meet(self, loader: Any) -> None:
         if self._seen.get(id(loader)) is not loader:
-            self._seen[id(loader)] = loader
             self.loaders += 1
+            with contextlib.suppress(TypeError):  # it has __slots__: counted whenever it comes
+                self._seen[id(loader)] = loader
 
     def begin(self, iterator: Any) -> None:
         self._live.add(iterator)
@@ -46,8 +48,8 @@ class _Ledger:
         self.fallbacks: dict[str, _Account] = {}
         self.said: set[str] = set()
         self.silent = False
-        self.expected: Any = None
-        """The loader for which torch's own iterator is about to be made."""
+        self.expected: int | None = None
+        """The address of the loader for which torch's own iterator is about to be made."""
 
     def say(self, text: str) -> None:
         if text not in self.said and not self.silent:
@@ -59,10 +61,9 @@ _ledger = _Ledger()
 
 
 def _forget() -> None:
-    global _ledger  # noqa: PLW0603 - one for each process
-    said = _ledger.said
-    _ledger = _Ledger()
-    _ledger.said = said
+    global _ledger
+    before, _ledger = _ledger, _Ledger()
+    _ledger.said, _ledger.silent = before.said, before.silent
 
 
 def silence() -> None:
@@ -86,16 +87,22 @@ def finish(iterator: Any) -> None:
         account.finish(iterator)
 
 
+def switch_off(loader: Any) -> None:
+    """Enters that FOREBAY=off has torch's own iterator made."""
+    fall_back(loader, "FOREBAY=off")
+    _ledger.say("FOREBAY=off: torch's own iterators serve")
+
+
 def fall_back(loader: Any, reason: str) -> None:
     """Enters an iterator of torch's own that is about to be made."""
-    _ledger.expected = weakref.ref(loader)
+    _ledger.expected = id(loader)
     _ledger.fallbacks.setdefault(reason, _Account()).meet(loader)
 
 
 def is_expected(loader: Any) -> bool:
     """Whether torch's own iterator is about to be made for this loader, after `fall_back`."""
     expected, _ledger.expected = _ledger.expected, None
-    return expected is not None and expected() is loader
+    return expected == id(loader)
 
 
 def is_empty() -> bool:

@@ -22,9 +22,9 @@ _SITE = Path(__file__).resolve().parent / "_site"
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The command `forebay`; `arguments` are those of the process by default."""
+    options, program = _split(sys.argv[1:] if arguments is None else arguments)
     parser, run = _parsers()
-    told = parser.parse_args(arguments)
-    program: list[str] = ["-m", *told.module] if told.module else told.program
+    told = parser.parse_args(options)
     try:
         _check(program)
         environment = _environment(quiet=told.quiet)
@@ -34,6 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.stderr.flush()
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
     os.execve(sys.executable, [sys.executable, *flags, *program], environment)
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is Forebay's, and the program with all that comes after it, which is the program's."""
+    for place, word in enumerate(words):
+        if place > 0 and (word in {"-", "-m"} or not word.startswith("-")):
+            return [option for option in words[:place] if option != "--"], list(words[place:])
+    return list(words), []
 
 
 def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
@@ -50,8 +58,6 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         "FOREBAY_MEMORY_BUDGET, such as 2G.",
     )
     run.add_argument("--quiet", action="store_true", help="tell nothing of what was served (as FOREBAY_LOG=off)")
-    run.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="a module, and its arguments, as of python -m")
-    run.add_argument("program", nargs=argparse.REMAINDER, help="a script, and its arguments", metavar="train.py ...")
     return parser, run
 
 
@@ -60,8 +66,6 @@ def _check(program: list[str]) -> None:
     if program in ([], ["-m"]):
         raise ValueError("no program was given: name a script, or a module after -m")
     name = program[0]
-    if name.startswith("-") and name not in {"-", "-m"}:
-        raise ValueError(f"unknown option {name}: there are --quiet and -m; options of the program follow its name")
     if name not in {"-", "-m"} and not Path(name).exists():
         raise ValueError(
             f"there is no file {name!r}: name a Python script, or a module after -m (for torchrun: -m "

@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from types import ModuleType
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -25,13 +25,16 @@ def _run(spec: ModuleSpec) -> ModuleType:
 
 
 def _install() -> None:
-    importlib.import_module("forebay._install").install_now()
+    if find_spec("forebay") is None:  # another Python than the one that `forebay run` was started by
+        sys.stderr.write(f"[forebay] {sys.executable} has no forebay: torch's loaders are left as they are\n")
+    else:
+        importlib.import_module("forebay._install").install_now()
 
 
 def _say_that_nothing_was_used(pid: int) -> None:
     ledger = sys.modules.get("forebay._ledger")
     if os.getpid() == pid and (ledger is None or ledger.is_empty()):
-        sys.stderr.write("[forebay] no DataLoader was used in this process\n")
+        sys.stderr.write("[forebay] no DataLoader of torch was used in this process\n")
 
 
 def _prepare() -> None:
@@ -43,7 +46,7 @@ def _prepare() -> None:
 
 
 sys.path[:] = [path for path in sys.path if os.path.abspath(path) != _FOLDER]
-if os.environ.get("FOREBAY_RUN"):
+if os.environ.get("FOREBAY_RUN") and sys.version_info >= (3, 11):
     _prepare()
 _next = PathFinder.find_spec(__name__)
 if _next is not None and _next.origin is not None:

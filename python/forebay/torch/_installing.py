@@ -61,7 +61,8 @@ def _names_of(value: object) -> Iterator[tuple[dict[str, Any], str]]:
 
 def _get_iterator(self: torch.utils.data.DataLoader[Any]) -> _BaseDataLoaderIter:
     """Takes the place of the stock class's method."""
-    return iterator_of(self) or get_stock_iterator(self)
+    iterator = iterator_of(self)
+    return get_stock_iterator(self) if iterator is None else iterator
 
 
 def _begin_iterator(self: _BaseDataLoaderIter, loader: Any) -> None:

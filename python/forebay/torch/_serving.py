@@ -24,7 +24,7 @@ _FIRST_UNTESTED_TORCH = (2, 16)
 def iterator_of(loader: torch.utils.data.DataLoader[Any]) -> _BaseDataLoaderIter | None:
     """Forebay's iterator for `loader`, or None where torch's own has to serve; that is said once."""
     if not is_switched_on("FOREBAY"):
-        _ledger.fall_back(loader, "FOREBAY=off")
+        _ledger.switch_off(loader)
         return None
     reason = _not_served(loader)
     if reason is not None:

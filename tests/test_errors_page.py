@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ import torch
 
 import forebay
 import forebay.torch
-from forebay import _descriptors, _fallback, _report, errors
+from forebay import _descriptors, _fallback, _report, _run, errors
 from support import Front, Gate, Numbers, SlowFirst, Wire, front_named, identity, in_child, journey_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -235,6 +236,36 @@ CASES |= {
     "too far ahead": raised(epoch([1], prefetch_factor=100_000)),
     "farther than can be counted": raised(epoch([1], prefetch_factor=2**40)),
     "assigned": raised(_assign),
+}
+
+# -- The command, the environment, and loaders of others
+
+
+def _in_environment(action: Callable[[Front], object], **variables: str) -> Callable[[Front], object]:
+    def act(front: Front) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            action(front)
+
+    return act
+
+
+def _isolated(_: Front) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_run, "sys", SimpleNamespace(flags=SimpleNamespace(isolated=1)))
+        _run._check([__file__])
+
+
+CASES |= {
+    "an unknown option": raised(lambda _: forebay.configure(memory=1)),
+    "a size": raised(lambda _: forebay.configure(memory_budget="lots")),
+    "a variable": raised(_in_environment(epoch([1]), FOREBAY_MEMORY_BUDGET="lots")),
+    "a switch": raised(_in_environment(lambda _: forebay.install(), FOREBAY="no")),
+    "no program": raised(lambda _: _run._check([])),
+    "no file": raised(lambda _: _run._check(["nowhere.py"])),
+    "isolated": raised(_isolated),
+    "wrap": raised(lambda _: forebay.torch.wrap([1]), TORCH),
 }
 
 # -- Dataset and collate
@@ -549,9 +580,22 @@ def _without_engine(front: Front) -> None:
         list(front.DataLoader([1], num_workers=1))
 
 
+class WithIterators(torch.utils.data.DataLoader[int]):
+    def _get_iterator(self) -> Any:
+        return torch.utils.data.dataloader._MultiProcessingDataLoaderIter(self)
+
+
+def _with_iterators(_: Front) -> None:
+    forebay.install()
+    try:
+        list(WithIterators([1], num_workers=1))
+    finally:
+        forebay.uninstall()
+
+
 def _with_threads(front: Front) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("forebay.torch._loader.engine_is_missing", lambda: True)
+        patch.setattr("forebay.torch._serving.engine_is_missing", lambda: True)
         patch.setattr(_fallback, "_said", set())
         list(front.DataLoader([1], num_workers=1))
 
@@ -565,6 +609,7 @@ CASES |= {
     "StopIteration of collate_fn": warned(epoch([1], collate_fn=throwing(StopIteration))),
     "equal generators": warned(epoch(Drawing(), num_workers=2)),
     "not served": warned(_with_threads, TORCH),
+    "iterators of its own": warned(_with_iterators, TORCH),
     "no engine": warned(_without_engine, NUMPY),
 }
 

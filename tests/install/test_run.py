@@ -171,10 +171,8 @@ def test_loaders_of_the_program_and_of_its_children_are_served_and_the_log_tells
     serves = "serves DataLoader(range, batch_size={}, num_workers={})"
     mine = [line for line in ended.log if line.startswith("[forebay] ")]
     assert mine[:2] == [f"[forebay] {serves.format(2, 1)}", f"[forebay] {serves.format(1, 0)}"]
-    assert mine[2:] == [
-        "[forebay] 3 batches of 1 loader came from Forebay's workers; 4 batches of 2 loaders were made in this "
-        "process (num_workers=0)"
-    ]
+    made_here = "4 batches of 2 loaders were made in this process (num_workers=0)"
+    assert mine[2:] == [f"[forebay] 3 batches of 1 loader came from Forebay's workers; {made_here}"]
     childrens = [line.partition("] ")[2] for line in ended.log if line.startswith("[forebay, process ")]
     assert childrens == [
         *(serves.format(2, 1), "3 batches of 1 loader came from Forebay's workers"),

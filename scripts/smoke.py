@@ -1,7 +1,9 @@
 """Loads a tiny dataset with two workers: whether an installed wheel works at all. `make wheel` runs it."""
 
+import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +27,10 @@ def main() -> None:
     assert sorted(indices) == list(range(16)), indices
     assert (rows == indices[:, None] ** 2).all()
     assert "torch" not in sys.modules
+    command = Path(sys.executable).with_name("forebay")
+    ran = subprocess.run([command, "run", "-"], input="print(1)", capture_output=True, text=True, check=True)
+    assert ran.stdout == "1\n", ran
+    assert "[forebay] no DataLoader of torch was used" in ran.stderr, "sitecustomize.py is not in the wheel"
     version, python = metadata.version("forebay"), ".".join(map(str, sys.version_info[:3]))
     print(f"forebay {version}, Python {python}: {len(batches)} batches from 2 workers")
 

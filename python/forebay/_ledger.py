@@ -8,10 +8,10 @@ from typing import Any
 
 from forebay import _log
 
-__all__ = ["begin", "fall_back", "finish", "is_empty", "is_expected", "silence", "summary", "switch_off"]
+__all__ = ["Account", "begin", "fall_back", "is_empty", "is_expected", "silence", "summary", "switch_off"]
 
 
-class _Account:
+class Account:
     """Loaders that were served in one way."""
 
     def __init__(self) -> None:
@@ -22,20 +22,24 @@ class _Account:
         self._delivered: int = 0
 
     def meet(self, loader: Any) -> None:
+        """Counts a loader that is new."""
         if self._seen.get(id(loader)) is not loader:
             self.loaders += 1
             with contextlib.suppress(TypeError):  # it has __slots__: counted whenever it comes
                 self._seen[id(loader)] = loader
 
     def begin(self, iterator: Any) -> None:
+        """Watches an iterator that may be there still when the process ends."""
         self._live.add(iterator)
 
     def finish(self, iterator: Any) -> None:
+        """Adds what an iterator has delivered. Uses no global name: it may come at the end of the interpreter."""
         self._delivered += iterator._num_yielded  # noqa: SLF001 - torch's iterators count anyway
         iterator._num_yielded = 0  # noqa: SLF001
 
     @property
     def batches(self) -> int:
+        """How many batches its iterators have delivered."""
         return self._delivered + sum(int(iterator._num_yielded) for iterator in self._live)  # noqa: SLF001
 
 
@@ -43,9 +47,9 @@ class _Ledger:
     """The accounts of a process."""
 
     def __init__(self) -> None:
-        self.workers = _Account()
-        self.inline = _Account()
-        self.fallbacks: dict[str, _Account] = {}
+        self.workers = Account()
+        self.inline = Account()
+        self.fallbacks: dict[str, Account] = {}
         self.said: set[str] = set()
         self.silent = False
         self.expected: int | None = None
@@ -72,19 +76,12 @@ def silence() -> None:
 
 
 def begin(loader: Any, iterator: Any) -> None:
-    """Enters an iterator of ours that begins. It calls `finish` when an epoch of it is over."""
+    """Enters an iterator of ours that begins, and gives it its account, to be told when an epoch is over."""
     account = _ledger.workers if loader.num_workers > 0 else _ledger.inline
     iterator._account = account  # noqa: SLF001
     account.meet(loader)
     account.begin(iterator)
     _ledger.say(f"serves {describe(loader)}")
-
-
-def finish(iterator: Any) -> None:
-    """Adds what an iterator has delivered; one that was never entered is left out."""
-    account: _Account | None = getattr(iterator, "_account", None)
-    if account is not None:
-        account.finish(iterator)
 
 
 def switch_off(loader: Any) -> None:
@@ -96,7 +93,7 @@ def switch_off(loader: Any) -> None:
 def fall_back(loader: Any, reason: str) -> None:
     """Enters an iterator of torch's own that is about to be made."""
     _ledger.expected = id(loader)
-    _ledger.fallbacks.setdefault(reason, _Account()).meet(loader)
+    _ledger.fallbacks.setdefault(reason, Account()).meet(loader)
 
 
 def is_expected(loader: Any) -> bool:
@@ -132,7 +129,7 @@ def describe(loader: Any) -> str:
     return f"{type(loader).__name__}({type(loader.dataset).__name__}, {batches}, num_workers={loader.num_workers})"
 
 
-def _counted(account: _Account) -> str:
+def _counted(account: Account) -> str:
     return f"{account.batches} batch{'' if account.batches == 1 else 'es'} of {_loaders(account.loaders)}"
 
 

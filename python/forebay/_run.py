@@ -46,7 +46,7 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     parser = argparse.ArgumentParser(prog="forebay", description="A data loader that keeps an accelerator fed.")
-    parser.add_argument("--version", action="version", version=f"forebay {metadata.version('forebay')}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="command")
     run = commands.add_parser(
         "run",
@@ -59,6 +59,13 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     )
     run.add_argument("--quiet", action="store_true", help="tell nothing of what was served (as FOREBAY_LOG=off)")
     return parser, run
+
+
+class _Version(argparse.Action):
+    """Asks for the version when it is wanted: a package that is not installed has none, and runs all the same."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        parser.exit(message=f"forebay {metadata.version('forebay')}\n")
 
 
 def _check(program: list[str]) -> None:

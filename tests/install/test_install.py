@@ -1,7 +1,9 @@
 """`forebay.install()`: torch's loaders are served, those that exist already too, and everything can be undone."""
 
 import abc
+import copy
 import gc
+import pickle
 import sys
 import types
 import typing
@@ -151,6 +153,17 @@ def test_torchs_loaders_are_instances_of_the_class_in_its_place_while_it_is(fres
     assert not isinstance(loader, ours)
     assert not issubclass(Derived, ours)
     assert Derived not in ours.__subclasses__()
+
+
+def test_a_loader_of_torchs_class_can_be_pickled_and_copied_while_its_name_is_ours(installed: None) -> None:
+    loader = STOCK[0](range(3), batch_size=2)
+    for other in (pickle.loads(pickle.dumps(loader)), copy.deepcopy(loader)):
+        assert type(other) is forebay.torch.DataLoader
+        assert values(other) == [[0, 1], [2]]
+    derived = pickle.loads(pickle.dumps(Derived(range(3), "x")))
+    assert (type(derived), derived.extra) == (Derived, "x")
+    forebay.uninstall()
+    assert type(pickle.loads(pickle.dumps(STOCK[0]([1])))) is STOCK[0]
 
 
 @typing.runtime_checkable

@@ -16,10 +16,11 @@ class InlineIterator(_SingleProcessDataLoaderIter):
     An instance of torch's own class, because libraries ask for that.
     """
 
-    _account: Any = None
+    _account: _ledger.Account | None = None
 
     def __init__(self, loader: torch.utils.data.DataLoader[Any]) -> None:
         super().__init__(loader)
 
     def __del__(self) -> None:
-        _ledger.finish(self)
+        if self._account is not None:
+            self._account.finish(self)

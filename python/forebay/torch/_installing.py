@@ -1,5 +1,6 @@
 """Putting `forebay.torch.DataLoader` in the place of torch's, and torch's back."""
 
+import copyreg
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from forebay.torch._loader import DataLoader
 from forebay.torch._serving import iterator_of
 from forebay.torch._standing_in import stands_in_for
 from forebay.torch._stock import StockDataLoader, get_stock_iterator
+from forebay.torch._wrap import reduce_stock
 
 __all__ = ["install", "uninstall"]
 
@@ -27,6 +29,7 @@ def install() -> None:
     stands_in_for[DataLoader] = StockDataLoader
     StockDataLoader._get_iterator = _get_iterator  # type: ignore[method-assign]
     _BaseDataLoaderIter.__init__ = _begin_iterator  # type: ignore[method-assign]
+    copyreg.pickle(StockDataLoader, reduce_stock)
     for namespace, name in _names_of(StockDataLoader):
         namespace[name] = DataLoader
         _rebound.append((namespace, name))
@@ -42,6 +45,8 @@ def uninstall() -> None:
         StockDataLoader._get_iterator = get_stock_iterator  # type: ignore[method-assign]
     if _BaseDataLoaderIter.__init__ is _begin_iterator:
         _BaseDataLoaderIter.__init__ = _begin_stock_iterator  # type: ignore[method-assign]
+    if copyreg.dispatch_table.get(StockDataLoader) is reduce_stock:
+        del copyreg.dispatch_table[StockDataLoader]
     stands_in_for.pop(DataLoader, None)
 
 

@@ -21,7 +21,7 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
     An instance of torch's own class, because libraries ask for that.
     """
 
-    _account: Any = None
+    _account: _ledger.Account | None = None
 
     def __init__(self, loader: torch.utils.data.DataLoader[Any]) -> None:
         # Everything of torch's multi-process iterator but its workers and queues.
@@ -40,7 +40,8 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         self._reset(loader, first_iter=True)
 
     def _reset(self, loader: torch.utils.data.DataLoader[Any], first_iter: bool = False) -> None:
-        _ledger.finish(self)
+        if self._account is not None:
+            self._account.finish(self)
         _BaseDataLoaderIter._reset(self, loader, first_iter)
         self._journey.begin(self._sampler_iter)
 
@@ -76,7 +77,8 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
     def __del__(self) -> None:
         # Half-built iterators, forked children and the end of the interpreter come here too.
         with contextlib.suppress(Exception):
-            _ledger.finish(self)
+            if self._account is not None:
+                self._account.finish(self)
             self._shutdown_workers()
 
 

@@ -8,7 +8,7 @@ from forebay.torch._loader import DataLoader
 from forebay.torch._standing_in import StandIn
 from forebay.torch._stock import StockDataLoader
 
-__all__ = ["wrap"]
+__all__ = ["reduce_stock", "wrap"]
 
 
 def wrap(loader: Any) -> DataLoader[Any]:
@@ -46,7 +46,7 @@ def _made(kind: type, state: dict[str, Any]) -> DataLoader[Any]:
 @functools.cache
 def _served(kind: type) -> type:
     """`kind` with Forebay's loader behind it: where it calls `super()`, it gets ours."""
-    if kind is StockDataLoader:
+    if kind is StockDataLoader or kind is DataLoader:
         return DataLoader
     meta: Any = type(kind) if issubclass(type(kind), StandIn) else StandIn
     if not issubclass(meta, type(kind)):
@@ -58,6 +58,11 @@ def _served(kind: type) -> type:
         )
 
     return types.new_class(kind.__name__, (kind, DataLoader), {"metaclass": meta}, fill)
+
+
+def reduce_stock(loader: Any) -> tuple[Any, ...]:
+    """Pickles a loader of torch's own class while its name is ours: it arrives as one of ours."""
+    return _made, (DataLoader, vars(loader))
 
 
 def _reduce(self: Any) -> tuple[Any, ...]:

@@ -289,3 +289,29 @@ def test_the_command_tells_its_version_and_its_help(capsys: pytest.CaptureFixtur
             _run.main(words)
         assert ended.value.code == 0
         assert capsys.readouterr().out.startswith(expected)
+
+
+def test_what_a_worker_loads_is_not_told(tmp_path: Path) -> None:
+    program = write(
+        tmp_path,
+        """
+        from torch.utils.data import DataLoader
+
+        class Nested:
+            def __len__(self):
+                return 2
+            def __getitem__(self, index):
+                return len(list(DataLoader(range(index + 1))))
+
+        if __name__ == "__main__":
+            for method in ("fork", "spawn"):
+                loader = DataLoader(Nested(), num_workers=1, multiprocessing_context=method)
+                print([batch.tolist() for batch in loader], flush=True)
+        """,
+    )
+    ended = forebay_run(tmp_path, program)
+    assert ended.stdout == "[[1], [2]]\n" * 2, ended.stderr
+    assert ended.log == [
+        "[forebay] serves DataLoader(Nested, batch_size=1, num_workers=1)",
+        "[forebay] 4 batches of 2 loaders came from Forebay's workers",
+    ]

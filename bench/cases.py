@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-LOADERS = ("torch", "forebay")
 WORKERS = 2
 PREFETCH = 2  # batches ahead for each worker: the default of both loaders
 
@@ -52,6 +51,8 @@ class Case:
         batch_size: samples in a batch.
         workers: the loader's `num_workers`.
         collate: a custom `collate_fn`, by its name in `datasets.py`.
+        shuffle: whether the order is random.
+        rival: what Forebay is measured against, by its name in `trainer.py`.
         quick: whether a quick run has it, too.
     """
 
@@ -64,12 +65,25 @@ class Case:
     batch_size: int = IMAGES
     workers: int = WORKERS
     collate: str | None = None
+    shuffle: bool = False
+    rival: str = "torch"
     quick: bool = True
+
+    @property
+    def loaders(self) -> tuple[str, str]:
+        """Those that take turns."""
+        return self.rival, "forebay"
 
     @property
     def main(self) -> Metric:
         """The metric that stands for the case."""
         return next(iter(self.aims))
+
+
+def _in_memory(name: str, title: str, samples: str, rival: str, at_least: float) -> "Case":
+    """A million samples of 32 numbers without workers, in random order."""
+    aims = {WALL: Aim(at_least)}
+    return Case(name, title, samples, aims, batch_size=256, workers=0, shuffle=True, rival=rival)
 
 
 def _handoff(wall: Aim | None, trainer: Aim | None = None) -> Mapping[Metric, Aim | None]:
@@ -92,6 +106,8 @@ CASES = (
     Case("tokens-0", "16 x dict of three int64[1024]", "tokens", _NOT_SLOWER, batch_size=16, workers=0, quick=False),
     Case("uint8-0", "64 x uint8[224, 224, 3]", "uint8", _NOT_SLOWER, workers=0),
     Case("float32-0", "64 x float32[3, 224, 224]", "float32", _NOT_SLOWER, count=50, workers=0, quick=False),
+    _in_memory("in-memory", "256 of 1M x float32[32], TensorDataset", "rows", "torch", 10),
+    _in_memory("in-memory-slicing", "the same, against data[order[i:i + 256]]", "rows", "slicing", 1 / 3),
     Case(
         "first-batch",
         "first batch of an epoch, new workers",

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import Dataset, IterableDataset, TensorDataset, get_worker_info
 
 from cases import IMAGES
 
+ROWS = 1_000_000
 TOKENS = 16
 TOKEN_FIELDS = ("input_ids", "attention_mask", "labels")
 
@@ -102,6 +103,11 @@ def _tokens(*, tensors: bool) -> Pool:
     return pool
 
 
+@cache
+def _rows() -> torch.Tensor:
+    return torch.randn(ROWS, 32, generator=torch.Generator().manual_seed(0))
+
+
 DATASETS: dict[str, Callable[[int], Dataset[Any]]] = {
     "scalars": Scalars,
     "tokens": lambda length: Stamped(length, _tokens(tensors=True)),
@@ -110,6 +116,7 @@ DATASETS: dict[str, Callable[[int], Dataset[Any]]] = {
     "uint8": lambda length: Stamped(length, _images(np.uint8, tensors=True)),
     "arrays": lambda length: Stamped(length, _images(np.uint8, tensors=False)),
     "float32": lambda length: Stamped(length, _images(np.float32, tensors=True)),
+    "rows": lambda _: TensorDataset(_rows()),  # an epoch is longer than any window
     "pairs": lambda length: Labelled(length, _images(np.uint8, tensors=True)),
 }
 

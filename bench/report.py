@@ -61,7 +61,7 @@ class Comparison:
 
 def compare(case: Case, metric: Metric, results: Results) -> Comparison:
     """The rounds' figures side by side. A ratio is taken within a round, for machines drift."""
-    torch, forebay = (results["cases"][case.name][loader][metric.key] for loader in ("torch", "forebay"))
+    torch, forebay = (results["cases"][case.name][loader][metric.key] for loader in case.loaders)
     ratios = [theirs / ours for theirs, ours in zip(torch, forebay, strict=True)]
     return Comparison(case, metric, Spread.of(torch), Spread.of(forebay), Spread.of(ratios), case.aims.get(metric))
 

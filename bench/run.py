@@ -26,7 +26,7 @@ import machine
 import memcpy
 import report
 import rust_crate
-from cases import BY_NAME, CASES, LOADERS, MEMCPY_BYTES, Case
+from cases import BY_NAME, CASES, MEMCPY_BYTES, Case
 from import_time import measure_ms
 
 HERE = Path(__file__).resolve().parent
@@ -75,7 +75,7 @@ class Trainer:
 
 def trainers(case: Case, stack: ExitStack) -> dict[str, Trainer]:
     """One trainer for each loader, both ready."""
-    started = {loader: stack.enter_context(Trainer(case, loader)) for loader in LOADERS}
+    started = {loader: stack.enter_context(Trainer(case, loader)) for loader in case.loaders}
     for trainer in started.values():
         trainer.answer()
     return started
@@ -89,7 +89,7 @@ def compare_batches(case: Case, pair: dict[str, Trainer]) -> None:
 
 def measure(case: Case, rounds: int, *, quick: bool) -> dict[str, dict[str, list[float]]]:
     """The figures of all rounds, by loader and metric. The loaders take turns."""
-    figures: dict[str, dict[str, list[float]]] = {loader: {} for loader in LOADERS}
+    figures: dict[str, dict[str, list[float]]] = {loader: {} for loader in case.loaders}
     window = (max(case.count // QUICK_DIVISOR, 5), QUICK_WINDOW_S) if quick else (case.count, WINDOW_S)
     for loader, found in answers(case, rounds, window):
         for metric, value in found.items():
@@ -100,7 +100,7 @@ def measure(case: Case, rounds: int, *, quick: bool) -> dict[str, dict[str, list
 def answers(case: Case, rounds: int, window: tuple[int, float]) -> Iterator[tuple[str, dict[str, float]]]:
     """The loaders' figures in turn, from one pair of trainers; for memory, from one new trainer at a time."""
     if case.method == "memory":
-        for _, loader in product(range(min(rounds, MEMORY_ROUNDS)), LOADERS):
+        for _, loader in product(range(min(rounds, MEMORY_ROUNDS)), case.loaders):
             with Trainer(case, loader) as trainer:
                 trainer.answer()
                 yield loader, trainer.ask(case.method, *window)

@@ -17,11 +17,13 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
 import torch
 import torch.utils.data
+from torch.utils.data import TensorDataset
 
 import breakdown
 from cases import BY_NAME, PREFETCH, Case
@@ -37,7 +39,29 @@ EPOCH_BATCHES = 50
 SHORT_EPOCH_BATCHES = 4
 
 
-def make_loader(case: Case, loader: str, batches: int, *, persistent: bool = False) -> Loader:
+class Slicing:
+    """What users write who need no loader: rows of a tensor, in an order of their own."""
+
+    def __init__(self, dataset: TensorDataset, batch_size: int) -> None:
+        (self.data,) = dataset.tensors
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[list[torch.Tensor]]:
+        order = torch.randperm(len(self.data), generator=self._generator())
+        for start in range(0, len(order), self.batch_size):
+            yield [self.data[order[start : start + self.batch_size]]]
+
+    @staticmethod
+    def _generator() -> torch.Generator:
+        """Draws as a loader does: a seed for workers first, then one for the order."""
+        _, seed = (int(torch.empty((), dtype=torch.int64).random_().item()) for _ in range(2))
+        return torch.Generator().manual_seed(seed)
+
+
+def make_loader(case: Case, loader: str, batches: int, *, persistent: bool = False) -> Loader | Slicing:
+    torch.manual_seed(0)
+    if loader == "slicing":
+        return Slicing(DATASETS[case.samples](0), case.batch_size)
     kind: type[Loader] = torch.utils.data.DataLoader
     if loader == "forebay":
         import forebay.torch
@@ -50,6 +74,7 @@ def make_loader(case: Case, loader: str, batches: int, *, persistent: bool = Fal
     return kind(
         DATASETS[case.samples](batches * case.batch_size),
         case.batch_size,
+        case.shuffle,
         num_workers=case.workers,
         collate_fn=COLLATES[case.collate] if case.collate else None,
         persistent_workers=persistent,
@@ -90,8 +115,8 @@ def warm_up(case: Case, iterator: Iterator[Any]) -> None:
 
 
 def handoff(case: Case, loader: str, window: Window) -> dict[str, float]:
-    """The cost of a batch in the middle of an epoch."""
-    iterator = iter(make_loader(case, loader, ENDLESS))
+    """The cost of a batch in the middle of an epoch; of any batch, where an epoch is shorter than the window."""
+    iterator = chain.from_iterable(repeat(make_loader(case, loader, ENDLESS)))
     warm_up(case, iterator)
     taken = 0
     watch = Stopwatch()

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 from forebay import _seeds, dataset
 from forebay._copies import refuse_to_be_pickled
 from forebay._front import make_front
+from forebay._gather import gather
 from forebay._journey import Journey, SampleError
 from forebay._report import WorkerTraceback
 from forebay._tally import StreamTally
 from forebay._worker import Assignment, Prepared
-from forebay.collate import STOCK_COLLATE_FN_MAP, default_collate, default_collate_fn_map
+from forebay.collate import is_stock
 from forebay.errors import WorkerFailed
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _prepare(assignment: Assignment) -> Prepared:
     info = dataset.WorkerInfo(assignment.worker_id, assignment.num_workers, seed, assignment.dataset)
     dataset.set_worker_info(info)
     _tell_torch(info)
-    return Prepared(make_front(), lambda: _collates_as_stock(assignment))
+    return Prepared(make_front(), lambda: is_stock(assignment.collate_fn), gather)
 
 
 def _tell_torch(info: dataset.WorkerInfo) -> None:
@@ -109,8 +110,3 @@ def _tell_torch(info: dataset.WorkerInfo) -> None:
         module._worker_info = module.WorkerInfo(  # noqa: SLF001 - torch has no public way
             id=info.id, num_workers=info.num_workers, seed=info.seed, dataset=info.dataset
         )
-
-
-def _collates_as_stock(assignment: Assignment) -> bool:
-    """Whether the engine may collate: our own function, with the registry as we made it."""
-    return assignment.collate_fn is default_collate and default_collate_fn_map == STOCK_COLLATE_FN_MAP

@@ -51,10 +51,12 @@ class Prepared:
     Attributes:
         front: how objects become bytes.
         collates_natively: called after `worker_init_fn`: whether `collate_fn` is the front's own default, unchanged.
+        gather: where it is: `(dataset, indices)` to the batch, or to None for making it sample by sample.
     """
 
     front: Front
     collates_natively: Callable[[], bool]
+    gather: Callable[[Any, Any], Any]
 
 
 class TravellingSeat:
@@ -91,7 +93,7 @@ def work(seat: TravellingSeat, assignment: Assignment) -> None:
     worker = Worker(prepared.front, seat.seat)
     failed_start = _start(assignment)
     native = failed_start is None and prepared.collates_natively()
-    bench = _Bench(worker, assignment, failed_start, native=native)
+    bench = _Bench(worker, assignment, failed_start, prepared.gather if native else None)
     for indices in worker:
         bench.make(indices)
 
@@ -115,12 +117,17 @@ class _Bench:
     """Where batches are made, one at a time."""
 
     def __init__(
-        self, worker: Worker, assignment: Assignment, failed_start: BaseException | None, *, native: bool
+        self,
+        worker: Worker,
+        assignment: Assignment,
+        failed_start: BaseException | None,
+        gather: Callable[[Any, Any], Any] | None,
     ) -> None:
         self._worker = worker
         self._assignment = assignment
         self._failed_start = failed_start
-        self._native = native and assignment.auto_collation
+        self._native = gather is not None and assignment.auto_collation
+        self._gather = None if assignment.stream or not self._native else gather
         self._who = f"worker {assignment.worker_id}"
         self._scene = Scene(self._who, assignment.dataset, assignment.auto_collation, assignment.stream)
         self._epoch: int | None = None
@@ -131,6 +138,10 @@ class _Bench:
         fetcher, scene = self._fetcher_now(), self._scene
         scene.begin(indices)
         try:
+            gathered = self._gather and self._gather(self._assignment.dataset, indices)
+            if gathered is not None:
+                self._worker.put(gathered)
+                return
             samples = fetcher.fetch(indices)
             scene.samples = (samples,)
             self._publish(samples, scene)

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias, TypeGuard, cast
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["collate", "default_collate", "default_collate_fn_map", "default_convert"]
+__all__ = ["collate", "default_collate", "default_collate_fn_map", "default_convert", "is_stock"]
 
 # `Any` throughout: which type a batch has depends on the samples, not on anything a checker could see.
 _Array: TypeAlias = npt.NDArray[Any]
@@ -280,3 +280,8 @@ default_collate_fn_map: CollateFnMap = {
 
 STOCK_COLLATE_FN_MAP: CollateFnMap = dict(default_collate_fn_map)
 """The registry as this module made it: while users have not changed theirs, the engine may collate in its own way."""
+
+
+def is_stock(collate_fn: object) -> bool:
+    """Whether `collate_fn` is `default_collate`, with the registry as this module made it."""
+    return collate_fn is default_collate and default_collate_fn_map == STOCK_COLLATE_FN_MAP

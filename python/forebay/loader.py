@@ -11,9 +11,11 @@ from forebay._arguments import check, check_multiprocessing_context, warn_of_too
 from forebay._copies import refuse_to_be_pickled
 from forebay._fallback import engine_is_missing, say_once
 from forebay._fetch import fetcher_of
+from forebay._gather import gather
 from forebay._option_types import check_attributes, checked_memory_budget
 from forebay._seeds import GeneratorLike
 from forebay._tally import StreamTally
+from forebay.collate import is_stock
 from forebay.dataset import is_stream
 from forebay.errors import ConfigError
 
@@ -209,10 +211,11 @@ class _InlineIterator:
                 "to 1 or more, or timeout to 0"
             )
         self._collate_fn = loader.collate_fn
-        auto_collation, stream = loader.batch_sampler is not None, loader.stream
-        self._scene = Scene("this process", loader.dataset, auto_collation, stream)
+        self._dataset = loader.dataset
+        self._auto_collation, stream = loader.batch_sampler is not None, loader.stream
+        self._scene = Scene("this process", loader.dataset, self._auto_collation, stream)
         self._fetcher = fetcher_of(
-            loader.dataset, stream=stream, auto_collation=auto_collation, drop_last=loader.drop_last
+            loader.dataset, stream=stream, auto_collation=self._auto_collation, drop_last=loader.drop_last
         )
         self._tally = tally
         self._indices = iter(loader.index_sampler)
@@ -231,6 +234,10 @@ class _InlineIterator:
 
     def __next__(self) -> Any:
         indices = next(self._indices)
+        gathered = gather(self._dataset, indices) if self._auto_collation and is_stock(self._collate_fn) else None
+        return self._made(indices) if gathered is None else gathered
+
+    def _made(self, indices: Any) -> Any:
         self._scene.begin(indices)
         with self._scene as scene:
             try:

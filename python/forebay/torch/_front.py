@@ -17,23 +17,16 @@ from forebay._engine import Front
 from forebay._front import DTYPES
 from forebay._worker import Assignment, Prepared
 from forebay.torch import _pickling
+from forebay.torch._gather import Gather
+from forebay.torch._registry import STOCK_REGISTRY
 
 __all__ = ["make_front", "prepare"]
 
 _DEVICE_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dri", "/dev/dxg", "/dev/accel")
 """What the drivers of NVIDIA, AMD, Intel, Windows' subsystem and accelerators show."""
-
-_STOCK_REGISTRY: dict[Any, Any] = {
-    torch.Tensor: torch_collate.collate_tensor_fn,
-    np.ndarray: torch_collate.collate_numpy_array_fn,
-    (np.bool_, np.number, np.object_): torch_collate.collate_numpy_scalar_fn,
-    float: torch_collate.collate_float_fn,
-    int: torch_collate.collate_int_fn,
-    str: torch_collate.collate_str_fn,
-    bytes: torch_collate.collate_str_fn,
-}
-"""How torch itself collates. Written out, because users may have changed the registry before this is imported; should
-another version of torch have another one, batches are collated by torch."""
+_MOST_GATHERED_ROW_BYTES = 8 * 1024
+"""A gathered batch is copied into its slot, where larger samples are collated without that copy, which then costs more
+than looking them up one by one."""
 
 
 def make_front() -> Front:
@@ -75,7 +68,7 @@ def prepare(assignment: Assignment) -> Prepared:
     registry = torch_collate.default_collate_fn_map
     if registry.get(torch.Tensor) is torch_collate.collate_tensor_fn:
         registry[torch.Tensor] = _stack_on_the_heap
-    return Prepared(make_front(), lambda: _collates_as_stock(assignment))
+    return Prepared(make_front(), lambda: _collates_as_stock(assignment), Gather(_MOST_GATHERED_ROW_BYTES))
 
 
 def _seed_torch(seed: int) -> None:
@@ -109,5 +102,5 @@ def _stack_on_the_heap(batch: Any, *, collate_fn_map: Any = None) -> Any:
 def _collates_as_stock(assignment: Assignment) -> bool:
     """Whether the engine may collate: torch's own function, with the registry as torch made it."""
     registry = torch_collate.default_collate_fn_map
-    mine = {**_STOCK_REGISTRY, torch.Tensor: _stack_on_the_heap}
-    return assignment.collate_fn is default_collate and registry in (_STOCK_REGISTRY, mine)
+    mine = {**STOCK_REGISTRY, torch.Tensor: _stack_on_the_heap}
+    return assignment.collate_fn is default_collate and registry in (STOCK_REGISTRY, mine)

@@ -426,6 +426,39 @@ def _timed_out(front: Front) -> None:
         gate.open()
 
 
+def _on_an_accelerator(patch: pytest.MonkeyPatch, pin: Callable[[Any], Any]) -> None:
+    """As if there were one, on which `pin` pins tensors."""
+    patch.setattr(torch.accelerator, "is_available", lambda: True)
+    patch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    patch.setattr(torch.accelerator, "current_device_index", lambda: 0)
+    patch.setattr(torch.accelerator, "set_device_index", lambda _: None)
+    patch.setattr(torch.Tensor, "pin_memory", lambda tensor: pin(tensor))
+    patch.setattr("forebay.torch._pinning._CHECK_S", 0.01)
+
+
+def _pinned_too_slowly(front: Front) -> None:
+    gate = Gate()
+    with pytest.MonkeyPatch.context() as patch:
+        _on_an_accelerator(patch, lambda _: gate.wait())
+        iterator = iter(front.DataLoader([1], num_workers=1, pin_memory=True, timeout=0.05))
+        try:
+            while True:
+                try:
+                    next(iterator)
+                except errors.LoaderTimeout as error:
+                    if "has not finished" not in str(error):  # on a slow machine, the batch itself may be late
+                        raise
+        finally:
+            gate.open()
+
+
+def _pinned_by_nobody(front: Front) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        _on_an_accelerator(patch, lambda _: sys.exit())
+        patch.setattr(threading, "excepthook", lambda _: None)
+        next(iter(front.DataLoader([1], num_workers=1, pin_memory=True)))
+
+
 _SIGNALS = ("SIGKILL", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTERM", "SIGUSR1")
 CASES |= {name: dies(by_signal(getattr(signal, name))) for name in _SIGNALS}
 CASES |= {
@@ -435,6 +468,8 @@ CASES |= {
     "sys.exit": dies(lambda: sys.exit(3)),
     "sys.exit in worker_init_fn": raised(epoch([1], worker_init_fn=throwing(SystemExit))),
     "a timeout": raised(_timed_out),
+    "a timeout while pinning": raised(_pinned_too_slowly, TORCH),
+    "nobody pins": raised(_pinned_by_nobody, TORCH),
     # No worker sends anything but reports, so the function that reads them is asked.
     "no report": raised(lambda _: _report.unpack(pickle.dumps("no report"))),
 }

@@ -6,6 +6,7 @@ import os
 import threading
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
@@ -78,6 +79,39 @@ class SampleError(Exception):
             raised.add_note(f"[forebay] {note}")
 
 
+class _Ahead:
+    """Batches that were taken before they were asked for, and what came in the place of some.
+
+    Args:
+        most: how many.
+        prepare: called with each batch as soon as it is taken.
+    """
+
+    def __init__(self, most: int, prepare: Callable[[Any], Any]) -> None:
+        self._most = most
+        self._prepare = prepare
+        self.taken: deque[tuple[Any, Exception | None]] = deque()
+
+    def fill(self, engine: Engine) -> None:
+        """Takes what has arrived: the batch that is asked for, and up to `most` after it. Does not wait."""
+        while self._most and len(self.taken) <= self._most:
+            try:
+                self.taken.append((self._prepare(engine.next(0)), None))
+            except (StopIteration, WaitTimedOut, WorkerEnded):
+                return  # whoever has to wait is told again
+            except Exception as outcome:  # noqa: BLE001 - unpickling a batch may raise anything; it is raised in its place
+                self.taken.append((None, outcome))
+
+    def next(self, engine: Engine, timeout: float | None) -> Any:
+        """The next batch, taken before or now; or raises what came in its place."""
+        if not self.taken:
+            return self._prepare(engine.next(timeout))
+        batch, outcome = self.taken.popleft()
+        if outcome is not None:
+            raise outcome
+        return batch
+
+
 class Journey:
     """Batches from workers, epoch after epoch.
 
@@ -97,6 +131,10 @@ class Journey:
         self._warned_of_end = False
         self._held: list[Any] = []
         """A batch that was taken and could not be delivered."""
+        self._ahead = _Ahead(0, lambda batch: batch)
+        self._undelivered = 0
+        """Batches that were sent and not yet delivered, of a dataset with indices."""
+        self._window = assignment.num_workers * options.prefetch_factor
         self._first_step = 0
         self._next_step = 0
         self._indices: Iterator[Any] | None = None
@@ -161,6 +199,13 @@ class Journey:
         """Whether there are no workers any more: closed, one has died, or they are those of a parent process."""
         return self._closed or os.getpid() != self._pid
 
+    def take_ahead(self, most: int, prepare: Callable[[Any], Any]) -> None:
+        """From now on batches are given to `prepare` when they are taken, and what that returns is delivered.
+
+        Up to `most` of them are taken before they are asked for, if they have arrived. The sampler does not notice.
+        """
+        self._ahead = _Ahead(most, prepare)
+
     def begin(self, indices: Iterator[Any]) -> None:
         """Begins an epoch over what a sampler gives, and sends the first batches ahead.
 
@@ -173,6 +218,8 @@ class Journey:
     def _begin(self, indices: Iterator[Any]) -> None:
         self._check_open()
         self._held.clear()
+        self._ahead.taken.clear()
+        self._undelivered = 0
         if self._next_step > self._first_step:
             self._run(lambda: self._engine.restart(self._timeout))
         self._indices = indices
@@ -230,10 +277,19 @@ class Journey:
     def _take(self) -> Any:
         """The engine's next batch. The room that an ended stream leaves goes to the other workers at once."""
         while True:
+            self._ahead.fill(self._engine)
             try:
-                return self._engine.next(self._timeout)
+                batch = self._ahead.next(self._engine, self._timeout)
             except StreamEnded:
                 self._send_ahead()
+            except (StopIteration, WaitTimedOut, WorkerEnded):
+                raise
+            except Exception:
+                self._undelivered -= 1
+                raise
+            else:
+                self._undelivered -= 1
+                return batch
 
     def close(self) -> None:
         """Ends the workers. May be called at any time, any number of times, from any thread."""
@@ -257,6 +313,7 @@ class Journey:
             self._turn.acquire()
         try:
             self._indices = None
+            self._ahead.taken.clear()
             self._crew.stop(self._engine)
         except BaseException:
             self._crew.terminate()  # Ctrl-C while workers were given time to finish
@@ -266,8 +323,15 @@ class Journey:
             self._turn.release()
 
     def _send_ahead(self) -> None:
-        while self._engine.wants() and self._submit():
+        while self._engine.wants() and self._has_room() and self._submit():
             pass
+
+    def _has_room(self) -> bool:
+        """Whether what was taken ahead, which the engine counts as delivered, leaves room.
+
+        A stream has no sampler that could notice.
+        """
+        return self._stream or self._undelivered < self._window
 
     def _submit(self) -> bool:
         """Sends the sampler's next batch, if there is one. Its error comes after the batches sent before it."""
@@ -283,6 +347,7 @@ class Journey:
             self._sampler_error = error
             return False
         self._next_step += 1
+        self._undelivered += 1
         return True
 
     def _finish(self) -> None:

@@ -11,6 +11,7 @@ from forebay import _ledger
 from forebay._journey import Journey, SampleError
 from forebay._report import WorkerTraceback
 from forebay.torch._front import make_front, prepare
+from forebay.torch._pinning import MOST_AHEAD, Pinned, Pinner
 
 __all__ = ["WorkersIterator"]
 
@@ -29,6 +30,8 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         self._prefetch_factor = loader.prefetch_factor
         self._in_order = loader.in_order
         self._pin_memory_thread: Any = None
+        self._pinner: Pinner | None = None
+        self._pinned: Pinned | None = None
         self._journey = Journey.of_loader(
             loader,
             make_front(),
@@ -37,12 +40,18 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
             prepare=prepare,
         )
         self._workers: Any = self._journey.processes
+        if self._pin_memory:  # not before: a thread and a fork do not go together
+            self._pinner = Pinner(str(self._pin_memory_device), loader.timeout)
+            self._pin_memory_thread = self._pinner.thread
+            # Without order, which worker gets the next indices depends on how many of its batches were delivered.
+            self._journey.take_ahead(MOST_AHEAD if loader.in_order else 0, self._pinner.start)
         self._reset(loader, first_iter=True)
 
     def _reset(self, loader: torch.utils.data.DataLoader[Any], first_iter: bool = False) -> None:
         if self._account is not None:
             self._account.finish(self)
         _BaseDataLoaderIter._reset(self, loader, first_iter)
+        self._pinned = None
         self._journey.begin(self._sampler_iter)
 
     def __next__(self) -> Any:
@@ -55,10 +64,31 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         return batch
 
     def _next_data(self) -> Any:
+        if self._pinner is not None:
+            return self._next_pinned(self._pinner)
+        return self._next_batch()
+
+    def _next_batch(self) -> Any:
         try:
             return self._journey.next()
         except SampleError as error:
             _reraise(error)
+
+    def _next_pinned(self, pinner: Pinner) -> Any:
+        # What is there already: the call before was interrupted while it waited for it.
+        pinned = self._pinned or self._next_to_pin(pinner)
+        self._pinned = pinned
+        pinner.await_end(pinned)
+        self._pinned = None
+        return pinned.result()
+
+    def _next_to_pin(self, pinner: Pinner) -> Pinned:
+        try:
+            pinned: Pinned = self._next_batch()
+        finally:
+            if self._journey.ended:
+                pinner.close()
+        return pinned
 
     @property
     def ended(self) -> bool:
@@ -70,6 +100,9 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         self._shutdown_workers()
 
     def _shutdown_workers(self) -> None:
+        pinner = getattr(self, "_pinner", None)
+        if pinner is not None:
+            pinner.close()
         journey = getattr(self, "_journey", None)
         if journey is not None:
             journey.close()

@@ -56,8 +56,6 @@ def _not_served(loader: torch.utils.data.DataLoader[Any]) -> str | None:
         return "this operating system"
     if isinstance(loader.dataset, (IterDataPipe, MapDataPipe)):
         return "datapipes"
-    if loader.pin_memory and torch.accelerator.is_available():
-        return "pin_memory"
     if not _starts_processes(loader.multiprocessing_context):
         return f"the multiprocessing context {loader.multiprocessing_context!r}"
     if not _OLDEST_TORCH <= _version(torch.__version__) < _FIRST_UNTESTED_TORCH:

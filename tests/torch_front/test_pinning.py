@@ -9,6 +9,7 @@ import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ import torch.utils.data as stock
 
 import forebay.torch
 from forebay.errors import ForkedChildError, LoaderTimeout, WorkerDied
-from support import eventually, in_child, journey_of, until
+from support import Program, eventually, in_child, journey_of, until
 
 BOTH = pytest.mark.parametrize("loader", [forebay.torch.DataLoader, stock.DataLoader], ids=["forebay", "torch"])
 
@@ -202,6 +203,26 @@ def test_an_epoch_that_was_left_early_leaves_nothing_for_the_next(accelerator: A
     assert numbers(made) == [[number] for number in range(20)]
 
 
+def test_what_was_taken_ahead_in_an_epoch_is_not_the_next_ones(accelerator: Accelerator) -> None:
+    loader = forebay.torch.DataLoader(torch.arange(9), num_workers=1, pin_memory=True, persistent_workers=True)
+    iterator = iter(loader)
+    next(iterator)
+    journey = journey_of(iterator)
+    eventually(lambda: journey._ahead.fill(journey._engine) or journey._ahead.taken)
+    assert numbers(loader) == [[number] for number in range(9)]
+
+
+def test_threads_that_share_an_iterator_get_every_batch_once(accelerator: Accelerator) -> None:
+    iterator = iter(forebay.torch.DataLoader(torch.arange(300), num_workers=2, pin_memory=True))
+    found: list[list[Any]] = [[], [], []]
+    threads = [threading.Thread(target=lambda mine=mine: mine.extend(numbers(iterator))) for mine in found]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(itertools.chain(*found)) == [[number] for number in range(300)]
+
+
 class Refusing:
     """Index 2 cannot be pinned, index 3 cannot be made."""
 
@@ -328,6 +349,22 @@ def test_streams_of_unequal_length_are_read_to_their_ends(accelerator: Accelerat
         assert numbers(made) == [[0], [10], [20], [11], [21], [22]]
 
 
+class OneSided(stock.IterableDataset[int]):
+    """All samples are worker 1's."""
+
+    def __iter__(self) -> Iterator[int]:
+        info = stock.get_worker_info()
+        assert info is not None
+        return iter(range(20 * info.id))
+
+
+def test_the_room_of_an_ended_stream_goes_to_the_others(accelerator: Accelerator) -> None:
+    iterator = iter(forebay.torch.DataLoader(OneSided(), batch_size=1, num_workers=2, pin_memory=True))
+    for number in range(12):
+        assert next(iterator).tolist() == [number]
+        assert not journey_of(iterator)._engine.wants()
+
+
 # -- Ends and interruptions
 
 
@@ -427,3 +464,20 @@ def test_what_was_pinned_does_not_keep_the_batch_it_was_copied_from(accelerator:
     kept = list(iterator)
     assert len(kept) == 9
     assert [reference() for reference in seen] == [None] * 9
+
+
+def test_a_program_that_ends_while_batches_are_pinned_ends_quietly(tmp_path: Path) -> None:
+    text = """
+        import types, torch
+        torch.accelerator.is_available = lambda: True
+        torch.accelerator.current_accelerator = lambda: types.SimpleNamespace(type="cuda")
+        torch.accelerator.current_device_index = lambda: 0
+        torch.accelerator.set_device_index = lambda index: None
+        torch.Tensor.pin_memory = torch.Tensor.clone
+        loader = DataLoader(torch.rand(10_000, 100), 100, num_workers=2, pin_memory=True, persistent_workers=True)
+        kept = iter(loader)
+        for _ in range(5):
+            next(kept)
+    """
+    with Program(tmp_path, text, front="torch") as program:
+        assert program.end() == (0, "", "")

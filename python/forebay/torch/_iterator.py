@@ -1,6 +1,7 @@
 """Iterators of the torch front whose batches are made by worker processes."""
 
 import contextlib
+from collections import deque
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         self._in_order = loader.in_order
         self._pin_memory_thread: Any = None
         self._pinner: Pinner | None = None
-        self._pinned: Pinned | None = None
+        self._unfinished: deque[Pinned] = deque()
         self._journey = Journey.of_loader(
             loader,
             make_front(),
@@ -51,7 +52,7 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         if self._account is not None:
             self._account.finish(self)
         _BaseDataLoaderIter._reset(self, loader, first_iter)
-        self._pinned = None
+        self._unfinished.clear()
         self._journey.begin(self._sampler_iter)
 
     def __next__(self) -> Any:
@@ -75,11 +76,15 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
             _reraise(error)
 
     def _next_pinned(self, pinner: Pinner) -> Any:
-        # What is there already: the call before was interrupted while it waited for it.
-        pinned = self._pinned or self._next_to_pin(pinner)
-        self._pinned = pinned
-        pinner.await_end(pinned)
-        self._pinned = None
+        try:
+            pinned = self._unfinished.popleft()
+        except IndexError:
+            pinned = self._next_to_pin(pinner)
+        try:
+            pinner.await_end(pinned)
+        except BaseException:
+            self._unfinished.append(pinned)  # the next call goes on waiting for it
+            raise
         return pinned.result()
 
     def _next_to_pin(self, pinner: Pinner) -> Pinned:

@@ -466,6 +466,18 @@ def test_what_was_pinned_does_not_keep_the_batch_it_was_copied_from(accelerator:
     assert [reference() for reference in seen] == [None] * 9
 
 
+def test_the_thread_does_not_keep_the_last_batch(accelerator: Accelerator) -> None:
+    loader = forebay.torch.DataLoader(
+        Made(["a batch that pins itself"]), collate_fn=the_batch, num_workers=1, pin_memory=True
+    )
+    iterator = iter(loader)
+    batch = next(iterator)
+    assert batch.is_pinned
+    reference = weakref.ref(batch)
+    del batch
+    eventually(lambda: reference() is None)
+
+
 def test_a_program_that_ends_while_batches_are_pinned_ends_quietly(tmp_path: Path) -> None:
     text = """
         import types, torch

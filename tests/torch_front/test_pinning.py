@@ -326,6 +326,14 @@ def test_what_has_arrived_is_pinned_while_the_program_uses_another_batch(acceler
     eventually(lambda: len(accelerator.pinned) >= 1 + len(journey_of(iterator)._ahead.taken))
 
 
+def test_without_order_nothing_is_taken_that_was_not_asked_for(accelerator: Accelerator) -> None:
+    iterator = iter(forebay.torch.DataLoader(torch.arange(99), num_workers=2, pin_memory=True, in_order=False))
+    journey = journey_of(iterator)
+    for _ in iterator:
+        journey._ahead.fill(journey._engine)
+        assert not journey._ahead.taken
+
+
 @pytest.mark.parametrize("in_order", [True, False])
 def test_every_batch_comes_once(accelerator: Accelerator, in_order: bool) -> None:
     loader = forebay.torch.DataLoader(torch.arange(200), num_workers=3, pin_memory=True, in_order=in_order)

@@ -5,9 +5,8 @@ from typing import Any
 import torch
 from torch.utils.data.dataloader import _DatasetKind, _SingleProcessDataLoaderIter
 
-from forebay.torch._gather import GatheringFetcher
-
 from forebay import _ledger
+from forebay.torch._gather import GatheringFetcher
 
 __all__ = ["InlineIterator"]
 

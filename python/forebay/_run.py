@@ -65,7 +65,8 @@ class _Version(argparse.Action):
     """Asks for the version when it is wanted: a package that is not installed has none, and runs all the same."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        parser.exit(message=f"forebay {metadata.version('forebay')}\n")
+        sys.stdout.write(f"forebay {metadata.version('forebay')}\n")
+        parser.exit()
 
 
 def _check(program: list[str]) -> None:

@@ -62,10 +62,11 @@ class StreamFetcher:
     """Samples of a stream have no index."""
 
     def __init__(self, dataset: Any, *, auto_collation: bool, drop_last: bool) -> None:
-        self._samples: Iterator[Any] = iter(dataset)
+        self.samples: Iterator[Any] = iter(dataset)
         self._auto_collation = auto_collation
         self._drop_last = drop_last
-        self._ended = False
+        self.ended = False
+        """Whether the last list was short, so that there are no more."""
 
     def fetch(self, places: Sequence[None]) -> Any:
         """As many of the next samples as there are places, or without automatic batching the next one.
@@ -74,14 +75,24 @@ class StreamFetcher:
             StopIteration: there are none left.
         """
         if not self._auto_collation:
-            return next(self._samples)
-        if self._ended:
+            return next(self.samples)
+        if self.ended:
             raise StopIteration
-        samples = list(islice(self._samples, len(places)))
-        self._ended = len(samples) < len(places)
-        if not samples or (self._ended and self._drop_last):
+        samples = list(islice(self.samples, len(places)))
+        self.ended = len(samples) < len(places)
+        if not samples or (self.ended and self._drop_last):
             raise StopIteration
         return samples
+
+    def skip(self, batches: int, places: Sequence[None]) -> None:
+        """Reads and drops as many batches. One that fails is one of them: its exception has been raised before."""
+        for _ in range(batches):
+            try:
+                self.fetch(places)
+            except StopIteration:
+                return
+            except Exception:  # noqa: BLE001 - the user's code may raise anything, and did so the first time
+                continue
 
 
 class FailedFetcher:

@@ -7,18 +7,20 @@ import threading
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, TypeAlias
 
 from forebay import _configuration, _descriptors, _report
 from forebay._callers import users_level, warn_of_early_end
 from forebay._crew import Crew
+from forebay._cursor import Cursor, Standing
 from forebay._engine import Engine, Front
 from forebay._randomness import warn_of_equal_generators
 from forebay._report import Report
+from forebay._stateful import is_stateful
 from forebay._worker import Assignment, Prepared
 from forebay.errors import (
     BatchFailed,
@@ -56,6 +58,9 @@ class Options:
     memory_budget_bytes: int | None
 
 
+_Delivery: TypeAlias = tuple[int, int, bytes | None]
+"""The step of a batch, the worker that made it, and what its dataset told with it."""
+
 _FEWER_DESCRIPTORS = "An iterator takes 4 per worker and 3 more: lower num_workers, close files and other loaders"
 
 
@@ -90,26 +95,36 @@ class _Ahead:
     def __init__(self, most: int, prepare: Callable[[Any], Any]) -> None:
         self._most = most
         self._prepare = prepare
-        self.taken: deque[tuple[Any, Exception | None]] = deque()
+        self._taken: deque[tuple[Any, Exception | None, _Delivery]] = deque()
+        self._delivery: _Delivery | None = None
+
+    def clear(self) -> None:
+        """Drops what was taken."""
+        self._taken.clear()
 
     def fill(self, engine: Engine) -> None:
         """Takes what has arrived: the batch that is asked for, and up to `most` after it. Does not wait."""
-        while self._most and len(self.taken) <= self._most:
+        while self._most and len(self._taken) <= self._most:
             try:
-                self.taken.append((self._prepare(engine.next(0)), None))
+                self._taken.append((self._prepare(engine.next(0)), None, engine.last()))
             except (StopIteration, WaitTimedOut, WorkerEnded):
                 return  # whoever has to wait is told again
             except Exception as outcome:  # noqa: BLE001 - unpickling a batch may raise anything; it is raised in its place
-                self.taken.append((None, outcome))
+                self._taken.append((None, outcome, engine.last()))
 
     def next(self, engine: Engine, timeout: float | None) -> Any:
         """The next batch, taken before or now; or raises what came in its place."""
-        if not self.taken:
+        self._delivery = None
+        if not self._taken:
             return self._prepare(engine.next(timeout))
-        batch, outcome = self.taken.popleft()
+        batch, outcome, self._delivery = self._taken.popleft()
         if outcome is not None:
             raise outcome
         return batch
+
+    def last(self, engine: Engine) -> _Delivery:
+        """What `next` gave last: its step, its worker, and what the worker told with it."""
+        return self._delivery or engine.last()
 
 
 class Journey:
@@ -135,6 +150,9 @@ class Journey:
         self._undelivered = 0
         """Batches that were sent and not yet delivered, of a dataset with indices."""
         self._window = assignment.num_workers * options.prefetch_factor
+        self._cursor = Cursor()
+        self._asks = assignment.stream or not options.in_order or is_stateful(assignment.dataset)
+        """Whether it matters to the cursor which batch was delivered, and by whom."""
         self._first_step = 0
         self._next_step = 0
         self._indices: Iterator[Any] | None = None
@@ -158,7 +176,14 @@ class Journey:
 
     @classmethod
     def of_loader(
-        cls, loader: Any, front: Front, *, stream: bool, base_seed: int, prepare: Callable[[Assignment], Prepared]
+        cls,
+        loader: Any,
+        front: Front,
+        *,
+        stream: bool,
+        base_seed: int,
+        prepare: Callable[[Assignment], Prepared],
+        standings: Mapping[int, Standing] | None = None,
     ) -> "Journey":
         """The journey that a loader of either front describes: their attributes have the same names."""
         warn_of_equal_generators(loader, stacklevel=users_level())
@@ -173,6 +198,7 @@ class Journey:
             drop_last=loader.drop_last,
             worker_init_fn=loader.worker_init_fn,
             prepare=prepare,
+            standings=standings or {},
         )
         prefetch_factor = loader.prefetch_factor or 2
         if max(prefetch_factor, loader.num_workers) > _MOST_COUNTED:
@@ -206,22 +232,28 @@ class Journey:
         """
         self._ahead = _Ahead(most, prepare)
 
-    def begin(self, indices: Iterator[Any]) -> None:
+    def begin(self, indices: Iterator[Any], cursor: Cursor | None = None, first_worker: int = 0) -> None:
         """Begins an epoch over what a sampler gives, and sends the first batches ahead.
 
         What is left of an epoch that was not read to its end is waited for and dropped.
+
+        Args:
+            indices: of the batches to deliver.
+            cursor: which batches have been delivered already, and where it is noted from now on.
+            first_worker: who makes the first batch.
         """
         self._check_process()
         with self._turn:
-            self._begin(indices)
+            self._begin(indices, cursor or Cursor(), first_worker)
 
-    def _begin(self, indices: Iterator[Any]) -> None:
+    def _begin(self, indices: Iterator[Any], cursor: Cursor, first_worker: int) -> None:
         self._check_open()
         self._held.clear()
-        self._ahead.taken.clear()
+        self._ahead.clear()
         self._undelivered = 0
-        if self._next_step > self._first_step:
-            self._run(lambda: self._engine.restart(self._timeout))
+        if first_worker > 0 or self._next_step > self._first_step:
+            self._run(lambda: self._engine.restart(self._timeout, first_worker))
+        self._cursor = cursor
         self._indices = indices
         self._first_step = self._next_step
         self._sampler_error = None
@@ -251,6 +283,7 @@ class Journey:
         if self._closed:
             raise StopIteration
         if self._held:
+            self._note_delivery()
             return self._held.pop()
         self._send_ahead()  # nothing, unless an exception came between the last batch and its successor
         try:
@@ -272,7 +305,25 @@ class Journey:
             self._held.append(batch)  # delivered by the next call if the program makes the warning an error
             self._warn_of_full()
             self._held.clear()
+        self._note_delivery()
         return batch
+
+    def _note_delivery(self) -> None:
+        """What the engine gave last is the program's now."""
+        cursor = self._cursor
+        if not self._asks:
+            cursor.position += 1
+            return
+        step, worker, state = self._ahead.last(self._engine)
+        if self._stream:
+            cursor.passed_of(worker, state)
+        else:
+            cursor.passed(self._number(step))
+            cursor.keep(worker, state)
+
+    def _number(self, step: int) -> int:
+        """Which batch of its epoch a step is."""
+        return self._cursor.number(step - self._first_step)
 
     def _take(self) -> Any:
         """The engine's next batch. The room that an ended stream leaves goes to the other workers at once."""
@@ -313,7 +364,7 @@ class Journey:
             self._turn.acquire()
         try:
             self._indices = None
-            self._ahead.taken.clear()
+            self._ahead.clear()
             self._crew.stop(self._engine)
         except BaseException:
             self._crew.terminate()  # Ctrl-C while workers were given time to finish
@@ -356,6 +407,7 @@ class Journey:
         error = self._take_sampler_error()
         if error is not None:
             raise error
+        self._cursor.finished = True
 
     def _take_sampler_error(self) -> BaseException | None:
         error, self._sampler_error = self._sampler_error, None
@@ -372,9 +424,10 @@ class Journey:
 
     def _failed(self, failed: BatchFailed) -> Exception:
         """What a batch's place is taken by: an exception, or the end of its worker."""
-        report, number = _report.unpack(failed.report), failed.step - self._first_step
+        report, number = _report.unpack(failed.report), self._number(failed.step)
         if report.end is not None:
             return self._end(self._crew.gave_up(failed.worker, number, report))
+        self._note_delivery()
         self._send_ahead()
         if issubclass(report.exception_type() or object, StopIteration) and not self._warned_of_end:
             self._warned_of_end = True
@@ -387,9 +440,7 @@ class Journey:
         if awaited is not None:
             worker, step = awaited
             indices = self._indices_of(step)
-            where = (
-                f"; worker {worker} (pid {self.processes[worker].pid}) has not finished batch {step - self._first_step}"
-            )
+            where = f"; worker {worker} (pid {self.processes[worker].pid}) has not finished batch {self._number(step)}"
             where += "" if indices is None else f" of indices {indices!r}"[:300]
         return LoaderTimeout(
             f"DataLoader timed out after {self._options.timeout_s} seconds{where}. Nothing is lost: the next call goes "
@@ -398,7 +449,7 @@ class Journey:
 
     def _died(self, ended: WorkerEnded) -> WorkerDied:
         """What a dead worker leaves: an error now, and the same error at every further call."""
-        batches = [step - self._first_step for step in ended.in_flight]
+        batches = [self._number(step) for step in ended.in_flight]
         indices = self._indices_of(ended.in_flight[0]) if ended.in_flight else None
         return self._end(self._crew.died(ended.worker, batches, indices))
 

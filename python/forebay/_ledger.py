@@ -34,13 +34,14 @@ class Account:
 
     def finish(self, iterator: Any) -> None:
         """Adds what an iterator has delivered. Uses no global name: it may come at the end of the interpreter."""
-        self._delivered += iterator._num_yielded  # noqa: SLF001 - torch's iterators count anyway
-        iterator._num_yielded = 0  # noqa: SLF001
+        self._delivered += iterator._num_yielded - iterator._num_before  # noqa: SLF001 - torch's iterators count anyway
+        iterator._num_yielded = iterator._num_before = 0  # noqa: SLF001
 
     @property
     def batches(self) -> int:
         """How many batches its iterators have delivered."""
-        return self._delivered + sum(int(iterator._num_yielded) for iterator in self._live)  # noqa: SLF001
+        live = [iterator._num_yielded - iterator._num_before for iterator in self._live]  # noqa: SLF001
+        return self._delivered + sum(map(int, live))
 
 
 class _Ledger:

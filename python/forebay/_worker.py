@@ -1,15 +1,17 @@
 """A worker process, from its start to its end. Names no framework: what a front needs is done by its `prepare`."""
 
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from multiprocessing import reduction
 from typing import Any
 
 from forebay import _arrival, _report
 from forebay._advice import Scene
+from forebay._cursor import Standing
 from forebay._engine import Front, Seat, Worker
 from forebay._fetch import FailedFetcher, Fetcher, StreamFetcher, fetcher_of
+from forebay._stateful import is_stateful, pack, restore, restore_iterator, tell, unpack
 from forebay.errors import UnpicklableError
 
 __all__ = ["Assignment", "Prepared", "TravellingSeat", "work"]
@@ -30,6 +32,7 @@ class Assignment:
         drop_last: whether a stream's last batch is left out when it is short.
         worker_init_fn: called with `worker_id` before any sample is made.
         prepare: the front's preparation of a worker: seeds, worker info, threads.
+        standings: how far the workers were, by number, where an epoch goes on in its middle.
     """
 
     worker_id: int
@@ -42,6 +45,7 @@ class Assignment:
     drop_last: bool
     worker_init_fn: Callable[[int], object] | None
     prepare: Callable[["Assignment"], "Prepared"]
+    standings: Mapping[int, Standing] = field(default_factory=dict[int, Standing])
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +108,12 @@ def _leave_it_to_the_trainer(_signal: int, _frame: object) -> None:
 
 def _start(assignment: Assignment) -> BaseException | None:
     """Runs the user's own preparation; its exception takes the place of this worker's batches."""
-    if assignment.worker_init_fn is None:
-        return None
     try:
-        assignment.worker_init_fn(assignment.worker_id)
+        if assignment.worker_init_fn is not None:
+            assignment.worker_init_fn(assignment.worker_id)
+        standing = assignment.standings.get(assignment.worker_id)
+        if standing is not None and standing.state is not None:
+            restore(assignment.dataset, unpack(standing.state))
     except BaseException as error:  # noqa: BLE001 - the user's code may raise anything; it is reported in the trainer
         return error
     return None
@@ -132,10 +138,13 @@ class _Bench:
         self._scene = Scene(self._who, assignment.dataset, assignment.auto_collation, assignment.stream)
         self._epoch: int | None = None
         self._fetcher: Fetcher | None = None
+        self._standing = assignment.standings.get(assignment.worker_id)
+        """Where the stream's first epoch goes on; None after that."""
+        self._tells = not assignment.stream and is_stateful(assignment.dataset)
 
     def make(self, indices: Any) -> None:
         """Makes one batch and sends it, or the exception that came instead, or the end of the stream."""
-        fetcher, scene = self._fetcher_now(), self._scene
+        fetcher, scene = self._fetcher_now(indices), self._scene
         scene.begin(indices)
         try:
             gathered = self._gather and self._gather(self._assignment.dataset, indices)
@@ -155,23 +164,48 @@ class _Bench:
         finally:
             scene.samples = None  # not kept until the next batch
 
-    def _fetcher_now(self) -> Fetcher:
+    def _fetcher_now(self, indices: Any) -> Fetcher:
         """What fetches in this epoch: a stream begins anew with every one."""
         if self._fetcher is None or (self._assignment.stream and self._worker.epoch != self._epoch):
-            self._epoch, self._fetcher = self._worker.epoch, self._new_fetcher()
+            self._epoch, self._fetcher = self._worker.epoch, self._new_fetcher(indices)
         return self._fetcher
 
-    def _new_fetcher(self) -> Fetcher:
+    def _new_fetcher(self, indices: Any) -> Fetcher:
         told = self._assignment
         failed = self._failed_start
         if failed is None:
             try:
-                return fetcher_of(
+                fetcher = fetcher_of(
                     told.dataset, stream=told.stream, auto_collation=told.auto_collation, drop_last=told.drop_last
                 )
+                if isinstance(fetcher, StreamFetcher):
+                    self._open(fetcher, indices)
+                return fetcher
             except BaseException as error:  # noqa: BLE001 - as in make
                 failed = error
         return FailedFetcher(failed, stream=told.stream)
+
+    def _open(self, fetcher: StreamFetcher, indices: Any) -> None:
+        """Brings a new stream to where it stood, if its epoch goes on in its middle."""
+        self._tells = is_stateful(self._assignment.dataset) or is_stateful(fetcher.samples)
+        standing, self._standing = self._standing, None
+        if standing is None:
+            return
+        if standing.state is None:
+            fetcher.skip(standing.batches, indices)
+            return
+        held = unpack(standing.state)
+        restore_iterator(fetcher.samples, held)
+        fetcher.ended = bool(held.get("ended"))
+
+    def _state(self) -> bytes | None:
+        """How the dataset stands after the batch that was just made, if it can tell."""
+        if not self._tells:
+            return None
+        stream = self._fetcher if isinstance(self._fetcher, StreamFetcher) else None
+        iterator, ended = (stream.samples, stream.ended) if stream is not None else (None, False)
+        held = tell(self._assignment.dataset, iterator, ended=ended)
+        return None if held is None else pack(held, self._who)
 
     def _collates_natively(self, samples: Any) -> bool:
         # A dataset's __getitems__ may give any sequence.
@@ -179,12 +213,15 @@ class _Bench:
 
     def _publish(self, samples: Any, scene: Scene) -> None:
         batch = None
+        native = self._collates_natively(samples)
+        if not native:
+            batch = self._assignment.collate_fn(samples)
+        state = self._state()
         try:
-            if self._collates_natively(samples):
-                self._worker.collate(samples)
+            if native:
+                self._worker.collate(samples, state)
             else:
-                batch = self._assignment.collate_fn(samples)
-                self._worker.put(batch)
+                self._worker.put(batch, state)
         except UnpicklableError as error:
             where = scene.blame(error.culprit, batch)
             because = "" if where is None else f", because {where}"

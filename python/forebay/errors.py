@@ -16,6 +16,8 @@ __all__ = [
     "LoaderTimeout",
     "MemoryBudgetWarning",
     "SharedMemoryError",
+    "StateError",
+    "StateWarning",
     "UnpicklableError",
     "WorkerDied",
     "WorkerFailed",
@@ -86,6 +88,10 @@ class LoaderTimeout(ForebayError, TimeoutError, RuntimeError):
     """A batch did not come within `timeout` seconds."""
 
 
+class StateError(ForebayError, ValueError):
+    """A loader's state cannot be loaded: it is damaged, of another version, or of another loader."""
+
+
 class ForebayWarning(UserWarning):
     """The base of all warnings of Forebay."""
 
@@ -100,6 +106,10 @@ class EpochCutShortWarning(ForebayWarning):
 
 class EqualGeneratorsWarning(ForebayWarning):
     """A dataset holds random generators that give the same numbers in all workers."""
+
+
+class StateWarning(ForebayWarning):
+    """A loader resumes, but not as quickly or not as exactly as it could."""
 
 
 class FallbackWarning(ForebayWarning):

@@ -72,9 +72,9 @@ impl Dispatch {
         self.members[worker as usize].active = false;
     }
 
-    /// A new epoch begins with worker 0, and with all.
-    pub(crate) fn restart(&mut self) {
-        self.next = 0;
+    /// A new epoch begins with worker `first`, and with all.
+    pub(crate) fn restart(&mut self, first: u32) {
+        self.next = first as usize % self.members.len();
         self.members.iter_mut().for_each(|member| member.active = true);
     }
 }
@@ -88,8 +88,17 @@ mod tests {
         let mut dispatch = Dispatch::new(3, 6, true);
         let chosen: Vec<_> = (0..5).filter_map(|_| dispatch.choose()).collect();
         assert_eq!(chosen, [0, 1, 2, 0, 1]);
-        dispatch.restart();
+        dispatch.restart(0);
         assert_eq!(dispatch.choose(), Some(0));
+    }
+
+    #[test]
+    fn an_epoch_that_goes_on_in_its_middle_begins_with_the_worker_whose_turn_it_was() {
+        let mut dispatch = Dispatch::new(3, 6, true);
+        dispatch.restart(2);
+        assert_eq!((0..4).filter_map(|_| dispatch.choose()).collect::<Vec<_>>(), [2, 0, 1, 2]);
+        dispatch.restart(0);
+        assert_eq!(dispatch.choose(), Some(0), "only that epoch");
     }
 
     #[test]
@@ -108,7 +117,7 @@ mod tests {
         let mut dispatch = Dispatch::new(3, 6, true);
         dispatch.retire(1);
         assert_eq!((0..4).filter_map(|_| dispatch.choose()).collect::<Vec<_>>(), [0, 2, 0, 2]);
-        dispatch.restart();
+        dispatch.restart(0);
         assert_eq!((0..3).filter_map(|_| dispatch.choose()).collect::<Vec<_>>(), [0, 1, 2]);
     }
 

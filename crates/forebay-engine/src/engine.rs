@@ -261,11 +261,12 @@ impl Engine {
     }
 
     /// A new epoch begins: nothing that was sent is wanted any more. Batches still in flight come in and are
-    /// dropped; until then [`turn`](Self::turn) reports [`Turn::Pending`].
+    /// dropped; until then [`turn`](Self::turn) reports [`Turn::Pending`]. Its first batch is `first_worker`'s: worker 0,
+    /// unless an epoch goes on in its middle.
     ///
     /// # Errors
     /// When the kernel refuses to take memory back.
-    pub fn restart(&mut self) -> Result<(), EngineError> {
+    pub fn restart(&mut self, first_worker: u32) -> Result<(), EngineError> {
         self.check_process()?;
         for finished in self.collect.drain() {
             if let Some(flight) = self.flights.remove(&finished.step) {
@@ -273,7 +274,7 @@ impl Engine {
             }
         }
         self.flights.values_mut().for_each(|flight| flight.wanted = false);
-        self.dispatch.restart();
+        self.dispatch.restart(first_worker);
         self.epoch += 1;
         self.stream_ended = false;
         self.collect = Collect::new(self.config.in_order(), self.next_step);

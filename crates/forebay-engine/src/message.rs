@@ -11,6 +11,8 @@ const DONE: u64 = 2;
 pub enum Outcome {
     /// The slot holds the batch.
     Batch,
+    /// The slot holds a pair: the batch, and bytes that say how the worker's dataset stands after it.
+    BatchAndState,
     /// The slot holds the description of an error, made by the dataset's side of the front.
     Error,
     /// There is no batch: the worker's own stream of samples is over for this epoch. Never delivered.
@@ -58,6 +60,7 @@ impl FromWorker {
             Outcome::Batch => 0,
             Outcome::Error => 1,
             Outcome::End => 2,
+            Outcome::BatchAndState => 3,
         };
         [DONE, step, slot.into(), outcome, layout.offset, layout.len, used, 0]
     }
@@ -67,6 +70,7 @@ impl FromWorker {
             0 => Outcome::Batch,
             1 => Outcome::Error,
             2 => Outcome::End,
+            3 => Outcome::BatchAndState,
             _ => return Err("unknown outcome"),
         };
         let layout = Span { offset: record[4], len: record[5] };
@@ -94,7 +98,7 @@ mod tests {
         fn messages_survive_the_queue(
             [step, epoch, len, offset, used]: [u64; 5],
             [slot, format]: [u32; 2],
-            outcome in prop::sample::select(&[Outcome::Batch, Outcome::Error, Outcome::End][..]),
+            outcome in prop::sample::select(&[Outcome::Batch, Outcome::BatchAndState, Outcome::Error, Outcome::End][..]),
         ) {
             let fill = ToWorker::Fill { step, epoch, slot, format, indices_len: len };
             prop_assert_eq!(ToWorker::decode(&fill.encode()), Ok(fill));

@@ -255,7 +255,7 @@ proptest! {
             workers[worker as usize].send(&record).unwrap();
             answers(&mut engine);
         }
-        engine.restart().unwrap();
+        engine.restart(0).unwrap();
         answers(&mut engine);
     }
 

@@ -107,7 +107,7 @@ fn a_restart_begins_again_at_worker_0_and_drops_what_was_not_delivered() {
         // One batch has arrived, two are in flight.
         assert_eq!(finished.recv().unwrap(), 1);
         assert!(matches!(engine.turn(), Ok(Turn::Pending)));
-        engine.restart().unwrap();
+        engine.restart(0).unwrap();
         gate.open();
         let other = Recipe(vec![200]);
         engine.submit(0, other.to_indices()).unwrap();
@@ -126,7 +126,7 @@ fn batches_of_the_last_epoch_that_are_still_being_made_count_for_the_window() {
         for _ in 0..2 {
             engine.submit(0, small().to_indices()).unwrap();
         }
-        engine.restart().unwrap();
+        engine.restart(0).unwrap();
         assert!(!engine.wants());
         assert!(matches!(engine.turn(), Ok(Turn::Pending)));
         gate.open();
@@ -157,7 +157,7 @@ fn every_epoch_delivers_its_own_batches_however_far_the_last_one_got() {
                 assert_cooked(&batch, &recipe);
                 assert_eq!(batch.worker, ((batch.step - first) % 3) as u32);
             }
-            engine.restart().unwrap();
+            engine.restart(0).unwrap();
             first += submitted;
         }
     });

@@ -239,7 +239,7 @@ fn a_restart_gives_the_slots_of_dropped_batches_back() {
             }
             (0..arrived).for_each(|_| finished.recv().unwrap());
             engine.wait(Some(Instant::now())).unwrap();
-            engine.restart().unwrap();
+            engine.restart(0).unwrap();
             while next(&mut engine).unwrap().is_some() {}
             finished.try_iter().for_each(drop);
         }

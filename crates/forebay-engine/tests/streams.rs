@@ -84,7 +84,7 @@ proptest! {
             let mut engine = readers(config(lengths.len() as u32, prefetch_factor), lengths);
             for _ in 0..3 {
                 assert_eq!(epoch(&mut engine), expected);
-                engine.restart().unwrap();
+                engine.restart(0).unwrap();
             }
         });
     }
@@ -103,7 +103,7 @@ proptest! {
                     let numbers: Vec<_> = of_worker.map(|(_, number)| *number).collect();
                     assert_eq!(numbers, (0..*length).collect::<Vec<_>>());
                 }
-                engine.restart().unwrap();
+                engine.restart(0).unwrap();
             }
         });
     }
@@ -115,7 +115,7 @@ fn nothing_is_wanted_when_all_streams_are_over() {
         let mut engine = readers(config(2, 2), vec![1, 0]);
         assert_eq!(epoch(&mut engine), [(0, 0)]);
         assert!(!engine.wants());
-        engine.restart().unwrap();
+        engine.restart(0).unwrap();
         assert!(engine.wants());
     });
 }
@@ -127,7 +127,7 @@ fn the_end_of_a_stream_in_an_epoch_that_was_left_does_not_count_in_the_next() {
         while engine.wants() {
             engine.submit(0, Vec::new()).unwrap();
         }
-        engine.restart().unwrap();
+        engine.restart(0).unwrap();
         assert_eq!(epoch(&mut engine), [(0, 0), (0, 1)]);
     });
 }

@@ -35,6 +35,15 @@ pub struct Engine {
     on_full: Py<PyAny>,
     /// `None` once released: then the last kept batch frees the memory.
     engine: Mutex<Option<forebay_engine::Engine>>,
+    last: Mutex<Origin>,
+}
+
+/// Where a batch came from.
+#[derive(Debug, Default)]
+struct Origin {
+    step: u64,
+    worker: u32,
+    state: Option<Vec<u8>>,
 }
 
 #[pymethods]
@@ -52,7 +61,7 @@ impl Engine {
     ) -> PyResult<Self> {
         let config = EngineConfig::new(workers, prefetch_factor, in_order, memory_budget);
         let engine = config.and_then(forebay_engine::Engine::new).map_err(|error| raise(py, error))?;
-        Ok(Self { front, on_full, engine: Mutex::new(Some(engine)) })
+        Ok(Self { front, on_full, engine: Mutex::new(Some(engine)), last: Mutex::default() })
     }
 
     /// What worker `worker` needs to take part; pass it on while its process is started.
@@ -122,6 +131,16 @@ impl Engine {
         }
     }
 
+    /// The step and the worker of what `next` gave last, a batch or a `BatchFailed`, and the state that came with it,
+    /// which is given once.
+    fn last<'py>(&self, py: Python<'py>) -> (u64, u32, Option<Bound<'py, PyBytes>>) {
+        let (step, worker, state) = {
+            let mut last = self.origin();
+            (last.step, last.worker, last.state.take())
+        };
+        (step, worker, state.map(|bytes| PyBytes::new(py, &bytes)))
+    }
+
     /// The indices of a batch that is awaited or in flight, as the sampler gave them; None for any other.
     fn indices<'py>(&self, py: Python<'py>, step: u64) -> PyResult<Option<Bound<'py, PyAny>>> {
         let packed = |engine: &mut forebay_engine::Engine| {
@@ -135,10 +154,11 @@ impl Engine {
         self.with(py, |engine| Ok(engine.awaited()))
     }
 
-    /// A new epoch begins: what was submitted is not wanted any more. Waits until the workers have done it.
-    #[pyo3(signature = (timeout))]
-    fn restart(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        self.with(py, forebay_engine::Engine::restart)?;
+    /// A new epoch begins with `first_worker`: what was submitted is not wanted any more. Waits until the workers have
+    /// done it.
+    #[pyo3(signature = (timeout, first_worker=0))]
+    fn restart(&self, py: Python<'_>, timeout: Option<f64>, first_worker: u32) -> PyResult<()> {
+        self.with(py, |engine| engine.restart(first_worker))?;
         match self.next(py, timeout) {
             Err(error) if error.is_instance_of::<PyStopIteration>(py) => Ok(()),
             Err(error) => Err(error),
@@ -220,7 +240,21 @@ impl Engine {
         self.wait_lock().as_mut().map_or(Ok(Woken::Interrupted), |engine| engine.wait(deadline))
     }
 
-    fn deliver<'py>(&self, py: Python<'py>, batch: forebay_engine::Batch) -> PyResult<Bound<'py, PyAny>> {
+    fn origin(&self) -> MutexGuard<'_, Origin> {
+        // Held for a few instructions without Python code in them.
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn deliver<'py>(&self, py: Python<'py>, mut batch: forebay_engine::Batch) -> PyResult<Bound<'py, PyAny>> {
+        let state = if batch.outcome == Outcome::BatchAndState {
+            let pair = || raise(py, EngineError::Layout("a state without its batch"));
+            let (value, state) = apart(batch.value).ok_or_else(pair)?;
+            batch.value = value;
+            Some(state)
+        } else {
+            None
+        };
+        *self.origin() = Origin { step: batch.step, worker: batch.worker, state };
         if batch.outcome == Outcome::Error {
             let Value::Bytes(report) = &batch.value else {
                 return Err(raise(py, EngineError::Layout("an error without a report")));
@@ -231,6 +265,15 @@ impl Engine {
             self.on_full.call0(py)?;
         }
         decode(py, self.front.get(), batch)
+    }
+}
+
+/// A batch and the state that came with it.
+fn apart(pair: Value) -> Option<(Value, Vec<u8>)> {
+    let Value::Tuple(parts) = pair else { return None };
+    match <[Value; 2]>::try_from(parts) {
+        Ok([value, Value::Bytes(state)]) => Some((value, state)),
+        _ => None,
     }
 }
 

@@ -68,16 +68,28 @@ impl Worker {
         self.lock().ticket.as_ref().map(|ticket| ticket.epoch)
     }
 
-    /// Makes the batch of `samples` by the front's default collate, and sends it.
-    fn collate(&self, py: Python<'_>, samples: &Bound<'_, PyList>) -> PyResult<()> {
+    /// Makes the batch of `samples` by the front's default collate, and sends it, with `state` if there is one.
+    #[pyo3(signature = (samples, state=None))]
+    fn collate(
+        &self,
+        py: Python<'_>,
+        samples: &Bound<'_, PyList>,
+        state: Option<&Bound<'_, PyBytes>>,
+    ) -> PyResult<()> {
         let front = self.front.get();
-        self.publish(py, Outcome::Batch, |ticket| collate(front, &mut ticket.writer, samples))
+        self.publish_batch(py, state, |ticket| collate(front, &mut ticket.writer, samples))
     }
 
-    /// Sends a batch that is made already.
-    fn put(&self, py: Python<'_>, batch: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// Sends a batch that is made already, with `state` if there is one.
+    #[pyo3(signature = (batch, state=None))]
+    fn put(
+        &self,
+        py: Python<'_>,
+        batch: &Bound<'_, PyAny>,
+        state: Option<&Bound<'_, PyBytes>>,
+    ) -> PyResult<()> {
         let front = self.front.get();
-        self.publish(py, Outcome::Batch, |ticket| encode(front, &mut ticket.writer, batch, 0))
+        self.publish_batch(py, state, |ticket| encode(front, &mut ticket.writer, batch, 0))
     }
 
     /// Sends an error in the batch's place, as bytes that the trainer's side understands.
@@ -95,6 +107,17 @@ impl Worker {
 impl Worker {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish_batch(
+        &self,
+        py: Python<'_>,
+        state: Option<&Bound<'_, PyBytes>>,
+        make: impl FnOnce(&mut Ticket) -> PyResult<Value>,
+    ) -> PyResult<()> {
+        let Some(state) = state else { return self.publish(py, Outcome::Batch, make) };
+        let state = Value::Bytes(state.as_bytes().to_vec());
+        self.publish(py, Outcome::BatchAndState, |ticket| Ok(Value::Tuple(vec![make(ticket)?, state])))
     }
 
     /// `make` may run any Python code, so the lock is not held meanwhile. If it fails, the ticket stays, to be failed.

@@ -95,7 +95,7 @@ impl Crewed {
 
     /// Another epoch with the same workers.
     pub(crate) fn restart(&mut self) -> Result<(), Error> {
-        self.engine.restart()?;
+        self.engine.restart(0)?;
         self.first_step = self.next_step;
         // Of batches that nobody asked for any more.
         let still_wanted = self.handed.failures().split_off(&self.first_step);

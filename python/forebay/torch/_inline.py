@@ -6,7 +6,11 @@ import torch
 from torch.utils.data.dataloader import _DatasetKind, _SingleProcessDataLoaderIter
 
 from forebay import _ledger
+from forebay._stateful import restore_iterator
+from forebay.torch._bookmark import Bookmark
 from forebay.torch._gather import GatheringFetcher
+from forebay.torch._order import draws_when_advanced
+from forebay.torch._state import Resume
 
 __all__ = ["InlineIterator"]
 
@@ -18,14 +22,27 @@ class InlineIterator(_SingleProcessDataLoaderIter):
     """
 
     _account: _ledger.Account | None = None
+    _num_before = 0
+    """Of `_num_yielded`, how many were delivered before this epoch was resumed."""
 
     def __init__(self, loader: torch.utils.data.DataLoader[Any]) -> None:
+        self._bookmark = Bookmark.open(loader)
+        self._unrecorded: torch.utils.data.DataLoader[Any] | None = loader
+        """The loader, until its sampler is asked for the first time."""
+        if not draws_when_advanced(loader._index_sampler):
+            self._record(seeded_between=True)
         super().__init__(loader)
         self._profile_name = f"enumerate(DataLoader)#{_SingleProcessDataLoaderIter.__name__}.__next__"
         if self._dataset_kind == _DatasetKind.Map:
             self._dataset_fetcher = GatheringFetcher(
                 self._dataset, self._auto_collation, self._collate_fn, self._drop_last
             )
+        self._base_seed = self._bookmark.base_seed(loader, int(self._base_seed))
+        self._bookmark.watch(self._dataset_fetcher)
+        if self._dataset_kind == _DatasetKind.Iterable and self._bookmark.resume is not None:
+            self._go_on(self._bookmark.resume)
+        self._sampler_iter = self._bookmark.batches(loader, self._sampler_iter)
+        self._num_yielded = self._num_before = self._bookmark.cursor.delivered
 
     def __next__(self) -> Any:
         # Torch's own also compares what an iterable dataset gives with what its length promised, and begins again.
@@ -33,9 +50,52 @@ class InlineIterator(_SingleProcessDataLoaderIter):
         indices: Any = self._sampler_iter
         if told is not None or indices is None or torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
             return super().__next__()
-        batch = self._next_data()  # type: ignore[no-untyped-call]
+        batch = self._next_data()
         self._num_yielded += 1
         return batch
+
+    def _record(self, *, seeded_between: bool = False) -> None:
+        if self._unrecorded is not None:
+            self._bookmark.record(self._unrecorded, seeded_between=seeded_between)
+            self._unrecorded = None
+
+    def _go_on(self, resume: Resume) -> None:
+        """Brings a new stream to where it stood."""
+        fetcher: Any = self._dataset_fetcher
+        (held,) = resume.held
+        if "dataset" in held or "iterator" in held:
+            restore_iterator(fetcher.dataset_iter, held)
+            fetcher.ended = bool(held.get("ended"))
+            return
+        places = next(self._sampler_iter)
+        for _ in range(held["batches"]):
+            try:
+                fetcher.fetch(places)
+            except StopIteration:
+                return
+            except Exception:  # noqa: BLE001 - it has taken the place of a batch before
+                continue
+
+    def _next_index(self) -> Any:
+        self._record()
+        index = next(self._sampler_iter)
+        self._drawn = True
+        return index
+
+    def _next_data(self) -> Any:
+        self._drawn = False
+        parent: Any = super()
+        try:
+            data = parent._next_data()
+        except StopIteration:
+            self._bookmark.cursor.finished = True
+            raise
+        except Exception:
+            # In the place of a batch, unless it is the sampler's.
+            self._bookmark.cursor.position += self._drawn
+            raise
+        self._bookmark.cursor.position += 1
+        return data
 
     def __del__(self) -> None:
         if self._account is not None:

@@ -11,6 +11,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter, _DatasetKind, _Mult
 from forebay import _ledger
 from forebay._journey import Journey, SampleError
 from forebay._report import WorkerTraceback
+from forebay.torch._bookmark import Bookmark
 from forebay.torch._front import make_front, prepare
 from forebay.torch._pinning import MOST_AHEAD, Pinned, Pinner
 
@@ -24,8 +25,11 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
     """
 
     _account: _ledger.Account | None = None
+    _num_before = 0
+    """Of `_num_yielded`, how many were delivered before this epoch was resumed."""
 
     def __init__(self, loader: torch.utils.data.DataLoader[Any]) -> None:
+        bookmark = Bookmark.open(loader)
         # Everything of torch's multi-process iterator but its workers and queues.
         _BaseDataLoaderIter.__init__(self, loader)
         self._prefetch_factor = loader.prefetch_factor
@@ -37,10 +41,12 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
             loader,
             make_front(),
             stream=loader._dataset_kind == _DatasetKind.Iterable,
-            base_seed=int(self._base_seed),
+            base_seed=bookmark.base_seed(loader, int(self._base_seed)),
             prepare=prepare,
+            standings=bookmark.cursor.standings,
         )
         self._workers: Any = self._journey.processes
+        self._bookmark = bookmark
         if self._pin_memory:  # not before: a thread and a fork do not go together
             self._pinner = Pinner(str(self._pin_memory_device), loader.timeout)
             self._pin_memory_thread = self._pinner.thread
@@ -51,9 +57,15 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
     def _reset(self, loader: torch.utils.data.DataLoader[Any], first_iter: bool = False) -> None:
         if self._account is not None:
             self._account.finish(self)
+        if not first_iter:
+            self._bookmark = Bookmark.open(loader, before=self._bookmark)
+        bookmark = self._bookmark
+        bookmark.record(loader)
         _BaseDataLoaderIter._reset(self, loader, first_iter)
         self._unfinished.clear()
-        self._journey.begin(self._sampler_iter)
+        self._sampler_iter = bookmark.batches(loader, self._sampler_iter)
+        self._num_yielded = self._num_before = bookmark.cursor.delivered
+        self._journey.begin(self._sampler_iter, bookmark.cursor, bookmark.first_worker)
 
     def __next__(self) -> Any:
         # Torch's own also compares what an iterable dataset gives with what its length promised.

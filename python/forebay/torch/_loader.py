@@ -10,9 +10,11 @@ import torch.utils.data
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from forebay._option_types import check_option_types, checked_memory_budget
-from forebay.errors import ConfigError
+from forebay.errors import ConfigError, StateError
+from forebay.torch._bookmark import Bookmark, state_of
 from forebay.torch._serving import iterator_of
 from forebay.torch._standing_in import StandIn
+from forebay.torch._state import Resume, loaded
 from forebay.torch._stock import StockDataLoader, get_stock_iterator
 
 __all__ = ["DataLoader"]
@@ -41,6 +43,12 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
     # Accelerate's do, would be unpickled into the loader.
     _live: "weakref.WeakSet[Any] | None" = None
     """Iterators with workers."""
+    _bookmark: Bookmark | None = None
+    """Of the latest epoch."""
+    _resume: Resume | None = None
+    """A state that was loaded, until the next `iter()`."""
+    _unserved: bool = False
+    """Whether torch's own iterator was the latest."""
 
     def __init__(
         self,
@@ -102,19 +110,50 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
 
     def __iter__(self) -> Any:
         """Begins an epoch. Persistent workers that were closed, or of which one died, are replaced by new ones."""
-        if self._iterator is not None and getattr(self._iterator, "ended", False):
+        resumes = getattr(self, "_resume", None) is not None
+        if self._iterator is not None and (resumes or getattr(self._iterator, "ended", False)):
             self._iterator = None
         return StockDataLoader.__iter__(self)
 
     def _get_iterator(self) -> _BaseDataLoaderIter:
         iterator = iterator_of(self)
+        self._unserved = iterator is None
         if iterator is None:
+            _check_no_resume(self)
             return get_stock_iterator(self)
+        self._resume = None
         if self.num_workers > 0 and DataLoader in type(self).__mro__:
             if self._live is None:
                 self._live = weakref.WeakSet()
             self._live.add(iterator)
         return iterator
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the latest epoch stands, after the batches that have been delivered: small, quick, fit for JSON.
+
+        The loader that loads it delivers the rest of that epoch, in the same order. May be asked at any time; it starts
+        no workers. See docs/state.md.
+
+        Example:
+            >>> loader = DataLoader(range(6), batch_size=2, shuffle=True)
+            >>> epoch = iter(loader)
+            >>> first = next(epoch).tolist()
+            >>> state = loader.state_dict()
+            >>> again = DataLoader(range(6), batch_size=2, shuffle=True)
+            >>> again.load_state_dict(state)
+            >>> [batch.tolist() for batch in again] == [batch.tolist() for batch in epoch]
+            True
+        """
+        return state_of(self)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Has the next `iter()`, and only that, go on where `state_dict` was taken. An empty one is ignored.
+
+        Raises:
+            StateError: the state is damaged, or of another kind of loader; the text says what differs.
+        """
+        if state_dict != {}:
+            self._resume = loaded(self, state_dict)
 
     def close(self) -> None:
         """Ends the workers of all iterators of this loader. A later `iter()` starts new ones."""
@@ -130,7 +169,15 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
 
     def __getstate__(self) -> dict[str, Any]:
         """A loader can be pickled and copied before it has workers, as in torch; live iterators stay here."""
-        return {name: value for name, value in vars(self).items() if name != "_live"}
+        return {name: value for name, value in vars(self).items() if name not in ("_live", "_bookmark")}
+
+
+def _check_no_resume(loader: Any) -> None:
+    if getattr(loader, "_resume", None) is not None:
+        raise StateError(
+            "a state was loaded, but torch's own iterator serves this loader (a FallbackWarning says why) and "
+            "cannot go on from it: begin a new epoch in a new loader"
+        )
 
 
 def _check_generator(generator: Any) -> None:

@@ -1,0 +1,193 @@
+"""A loader's state: taken at any batch, written as JSON, loaded into another loader of the same kind.
+
+It is a cursor: how many batches have been delivered, and what makes the same order again. What libraries read and
+change in it has torchdata's names; the rest is under `KEY`, with a version.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from forebay._cursor import Cursor, Standing
+from forebay._stateful import Held, pack
+from forebay.errors import StateError
+from forebay.torch._encoding import decoded_order
+from forebay.torch._order import Order, is_standard, members, own_generators
+
+__all__ = ["DELIVERED", "FINISHED", "KEY", "POSITION", "SAMPLER", "SAMPLER_ITERATOR", "VERSION", "Resume", "State"]
+__all__ += ["loaded", "portrait"]
+
+State: TypeAlias = dict[str, Any]
+
+KEY = "forebay"
+VERSION = 1
+
+# torchdata's names, which Accelerate reads and changes.
+POSITION = "_sampler_iter_yielded"
+DELIVERED = "_num_yielded"
+FINISHED = "_iterator_finished"
+SAMPLER = "_index_sampler_state"
+SAMPLER_ITERATOR = "_sampler_iter_state"
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A loaded state, checked. It waits for the next `iter()`.
+
+    Attributes:
+        state: as it was loaded.
+        in_epoch: whether it goes on in the middle of an epoch.
+        position: the first batch to deliver.
+        ahead: later batches that have been delivered.
+        base_seed: the seed of that epoch's workers.
+        order: of that epoch; between epochs, the generators only.
+        num_workers: of the loader that it was taken of.
+        last_worker: who made the last delivered batch of a stream.
+        held: what each worker's dataset told (without workers, the only one's).
+    """
+
+    state: State
+    in_epoch: bool
+    position: int
+    ahead: tuple[int, ...]
+    base_seed: int | None
+    order: Order
+    num_workers: int
+    last_worker: int | None
+    held: list[Held]
+
+    def cursor(self) -> Cursor:
+        """Where to go on."""
+        return Cursor(self.position, self.ahead, self.standings())
+
+    def standings(self) -> dict[int, Standing]:
+        """How far the workers were."""
+        return {worker: _standing(held) for worker, held in enumerate(self.held)}
+
+
+def _standing(held: Held) -> Standing:
+    told: Held = {name: held[name] for name in ("dataset", "iterator", "ended") if name in held}
+    return Standing(int(held.get("batches", 0)), pack(told, "this process") if told else None)
+
+
+def portrait(loader: Any) -> State:
+    """What another loader must have in common with this one to go on in the middle of its epoch."""
+    sampler = loader._index_sampler
+    found: State = {
+        "dataset_length": _length(loader.dataset),
+        "batch_size": _batch_size(loader),
+        "drop_last": bool(loader.drop_last),
+        "samplers": [type(each).__qualname__ for each in members(sampler)],
+    }
+    if is_standard(sampler):
+        found["batches"] = _length(sampler)
+    return found
+
+
+def _length(sized: Any) -> int | None:
+    try:
+        return len(sized)
+    except Exception:  # noqa: BLE001 - a dataset or sampler may have no length in any way it likes
+        return None
+
+
+def _batch_size(loader: Any) -> int | None:
+    size = loader.batch_size if loader.batch_size is not None else getattr(loader.batch_sampler, "batch_size", None)
+    return size if type(size) is int else None
+
+
+def loaded(loader: Any, state: Any) -> Resume:
+    """Checks a state that is to be loaded into `loader`.
+
+    Raises:
+        StateError: it is no state, damaged, of a later version, or of another kind of loader.
+    """
+    ours = _own_part(state)
+    try:
+        resume = _read(state, ours)
+    except Exception as error:
+        raise StateError(
+            f"this state is damaged ({type(error).__qualname__}: {error}): load one that is as state_dict() gave it"
+        ) from error
+    _check_generators(loader, resume)
+    if resume.in_epoch:
+        _check_portrait(loader, ours["loader"])
+    return resume
+
+
+def _own_part(state: Any) -> State:
+    if not isinstance(state, Mapping):
+        raise StateError(f"a loader's state should be a dict, as state_dict() gives it, but is {type(state)}")
+    ours = state.get(KEY)
+    if ours is None and (DELIVERED in state or "_snapshot" in state):
+        raise StateError(
+            "this state was taken by torchdata's StatefulDataLoader, which Forebay cannot open: finish that epoch with "
+            "the loader that took the state, or begin a new one without it"
+        )
+    if not isinstance(ours, Mapping):
+        raise StateError(f"this is not the state of a loader: it has the keys {sorted(map(str, state))[:8]}")
+    version = ours.get("version")
+    if type(version) is not int or version < 1:
+        raise StateError(
+            f"this state is damaged (it has the version {version!r}): load one that is as state_dict() gave it"
+        )
+    if version > VERSION:
+        raise StateError(
+            f"this state has version {version} of the format, and this Forebay reads versions up to {VERSION}: update "
+            "Forebay"
+        )
+    if ours.get("unserved"):
+        raise StateError(
+            "this state was taken while torch's own iterator served the loader (a FallbackWarning said why), which "
+            "counts nothing: begin a new epoch without it"
+        )
+    return dict(ours)
+
+
+def _read(state: Mapping[str, Any], ours: State) -> Resume:
+    position, delivered = _count(state[POSITION]), _count(state[DELIVERED])
+    ahead = tuple(_count(number) for number in ours.get("ahead", ()))
+    finished = bool(state[FINISHED])
+    in_epoch = bool(ours["in_epoch"]) and not finished
+    return Resume(
+        state=copy.deepcopy(dict(state)),
+        in_epoch=in_epoch,
+        position=min(position, delivered),
+        ahead=ahead,
+        base_seed=None if ours.get("base_seed") is None else int(ours["base_seed"]),
+        order=decoded_order(ours["order"]),
+        num_workers=_count(ours["num_workers"]),
+        last_worker=None if ours.get("last_worker") is None else _count(ours["last_worker"]),
+        held=[dict(held) for held in ours.get("workers") or ()],
+    )
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no count of batches")
+    return value
+
+
+def _check_generators(loader: Any, resume: Resume) -> None:
+    here, there = len(own_generators(loader)), len(resume.order.generators)
+    if here != there:
+        raise _misfit([f"it has {here} generators of its own, but {there} in the state"])
+
+
+def _check_portrait(loader: Any, painted: Mapping[str, Any]) -> None:
+    now = portrait(loader)
+    differences = [
+        f"{name} is {now.get(name)!r}, but {value!r} in the state"
+        for name, value in painted.items()
+        if name in now and now[name] != value
+    ]
+    if differences:
+        raise _misfit(differences)
+
+
+def _misfit(differences: list[str]) -> StateError:
+    return StateError(
+        f"this state does not fit this loader: {'; '.join(differences)}. In the middle of an epoch, load a state "
+        "into a loader made as the one it was taken of"
+    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import machine
+import state
 from cases import CASES, TOTAL_CPU, TRAINER_CPU, WALL, WORKERS, Aim, Case, Metric
 
 Results = dict[str, Any]
@@ -112,6 +113,7 @@ def markdown(results: Results) -> str:
         *_chapter("Everything else", _other_table(results)),
         *_chapter("Aims: how many times better than torch", _aims_table(results)),
         *_chapter("The crate `forebay`, without Python", _rust_table(results)),
+        *_chapter(f"A loader's state, {state.SAMPLES:,} samples, no workers", _state_table(results)),
     ]
     lines = [notes, *chapters]
     if imports := results.get("import_ms"):
@@ -180,6 +182,16 @@ def _rust_table(results: Results) -> str:
         verdict = "met" if each["ratio"] <= each["most"] else "MISSED"
         rows.append([f"{ours}, against {theirs}", *times, short(each["ratio"]), f"{each['most']:g}", verdict])
     return _table(["figure", "ours, us", "theirs, us", "ratio", "at most", ""], rows)
+
+
+def _state_table(results: Results) -> str:
+    rows: list[list[str]] = []
+    for each in results.get("state", ()):
+        times = [short(each["first_us"]), short(each["us"]), f"{each['bytes']:,}", short(each["start_ms"])]
+        beyond = [f"{each['beyond_ms'][str(position)]:.1f}" for position in state.POSITIONS]
+        rows.append([each["sampler"], *times, *beyond, state.verdict(each)])
+    head = ["sampler", "first state of an epoch, us", "others, us", "bytes of JSON", "start, ms"]
+    return _table([*head, *(f"resume at {position:g}, ms beyond" for position in state.POSITIONS), ""], rows)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

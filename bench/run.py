@@ -26,6 +26,7 @@ import machine
 import memcpy
 import report
 import rust_crate
+import state
 from cases import BY_NAME, CASES, MEMCPY_BYTES, Case
 from import_time import measure_ms
 
@@ -172,6 +173,7 @@ def main() -> None:
         results["import_ms"] = measure_ms(QUICK_IMPORTS if options.quick else IMPORTS)
     if whole:
         results["rust"] = rust_crate.measure()
+        results["state"] = state.measure()
     results["took_s"] = round(time.monotonic() - start)
     save(results, options.out or (WHOLE if whole else PARTIAL))
 

@@ -593,6 +593,94 @@ def _after_close(front: Front) -> None:
 
 CASES |= {"a forked child": raised(_in_a_child), "closed": raised(_after_close)}
 
+# -- States
+
+
+class TellingStream(Stream):
+    """A stream that tells its state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class TellingTooMuch(Numbers):
+    def state_dict(self) -> dict[str, Any]:
+        return {"function": lambda: None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+def _taken(loader: Any) -> Any:
+    next(iter(loader))
+    return loader.state_dict()
+
+
+def loading(change: Callable[[Any], Any]) -> Case:
+    """A state that was changed."""
+    return raised(
+        lambda front: front.DataLoader([1, 2]).load_state_dict(change(_taken(front.DataLoader([1, 2])))), TORCH
+    )
+
+
+def resuming(taken: Any, other: Any = None, **options: Any) -> Callable[[Front], object]:
+    """The state of a loader over one dataset, in another loader."""
+
+    def act(front: Front) -> None:
+        loader = front.DataLoader(taken if other is None else other, **({"num_workers": 1} | options))
+        loader.load_state_dict(_taken(front.DataLoader(taken, num_workers=1)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore" if other is not None else "always", errors.StateWarning)
+            next(iter(loader))
+
+    return act
+
+
+def _changed_stream(front: Front) -> None:
+    state = _taken(front.DataLoader(TellingStream(), num_workers=1))
+    front.DataLoader(TellingStream(), num_workers=1).load_state_dict(state | {"_num_yielded": 0})
+
+
+def _unserved(front: Front) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("forebay.torch._serving.engine_is_missing", lambda: True)
+        return _taken(front.DataLoader([1, 2]))
+
+
+def _resuming_unserved(front: Front) -> None:
+    loader = front.DataLoader([1, 2])
+    loader.load_state_dict(_taken(front.DataLoader([1, 2])))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("forebay.torch._serving.engine_is_missing", lambda: True)
+        iter(loader)
+
+
+CASES |= {
+    "a state that is none": loading(lambda _: [1]),
+    "another object's state": loading(lambda _: {"weight": 1}),
+    "a damaged state": loading(lambda state: state | {"_num_yielded": -1}),
+    "a damaged version": loading(lambda state: state | {"forebay": {"version": "one"}}),
+    "a later version": loading(lambda state: state | {"forebay": {"version": 2}}),
+    "torchdata's state": loading(lambda state: {"_num_yielded": 1}),
+    "an unserved state": raised(lambda front: front.DataLoader([1, 2]).load_state_dict(_unserved(front)), TORCH),
+    "an unserved loader": raised(_resuming_unserved, TORCH),
+    "another length": raised(resuming([1, 2], [1, 2, 3]), TORCH),
+    "another generator": raised(
+        lambda front: front.DataLoader([1, 2], generator=torch.Generator()).load_state_dict(
+            _taken(front.DataLoader([1, 2]))
+        ),
+        TORCH,
+    ),
+    "another number of workers": raised(resuming(TellingStream(), num_workers=2), TORCH),
+    "a state for nobody": raised(resuming(TellingStream(), Stream()), TORCH),
+    "a state that cannot be sent": raised(epoch(TellingTooMuch(1)), TORCH),
+    "a stream read again": warned(resuming(Stream()), TORCH),
+    "a stream that cannot go back": warned(_changed_stream, TORCH),
+}
+
 # -- Warnings
 
 

@@ -311,7 +311,7 @@ class Journey:
     def _note_delivery(self) -> None:
         """What the engine gave last is the program's now."""
         cursor = self._cursor
-        if not self._asks:
+        if not self._asks and not cursor.ahead:
             cursor.position += 1
             return
         step, worker, state = self._ahead.last(self._engine)

@@ -116,7 +116,7 @@ class CountingBatches(Counting):
             yield list(range(self.drawn - size, self.drawn))
 
     def __len__(self) -> int:
-        return -(-COUNT // 3)
+        return (COUNT + 2) // 3
 
 
 Options = Callable[[], dict[str, Any]]

@@ -196,8 +196,14 @@ class SamplerLog:
         return batch
 
     def told(self) -> State:
-        """As of the last delivered batch."""
-        return copy.deepcopy(self._told[self._cursor.position])
+        """As of the last delivered batch.
+
+        Before the first one, a sampler may tell of its last epoch's end.
+        """
+        told = copy.deepcopy(self._told[self._cursor.position])
+        if self._cursor.position == 0:
+            told.pop(SAMPLER, None)
+        return told
 
     def _ask(self) -> State:
         sampler, *inner = _order.members(self._loader._index_sampler)

@@ -37,11 +37,12 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         self._pin_memory_thread: Any = None
         self._pinner: Pinner | None = None
         self._unfinished: deque[Pinned] = deque()
+        self._base_seed = bookmark.base_seed(loader, int(self._base_seed))
         self._journey = Journey.of_loader(
             loader,
             make_front(),
             stream=loader._dataset_kind == _DatasetKind.Iterable,
-            base_seed=bookmark.base_seed(loader, int(self._base_seed)),
+            base_seed=self._base_seed,
             prepare=prepare,
             standings=bookmark.cursor.standings,
         )

@@ -5,13 +5,17 @@ change in it has torchdata's names; the rest is under `KEY`, with a version.
 """
 
 import copy
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from torch.utils.data.dataloader import _DatasetKind
+
+from forebay._callers import users_level
 from forebay._cursor import Cursor, Standing
 from forebay._stateful import Held, pack
-from forebay.errors import StateError
+from forebay.errors import StateError, StateWarning
 from forebay.torch._encoding import decoded_order
 from forebay.torch._order import Order, is_standard, members, own_generators
 
@@ -45,6 +49,7 @@ class Resume:
         num_workers: of the loader that it was taken of.
         last_worker: who made the last delivered batch of a stream.
         held: what each worker's dataset told (without workers, the only one's).
+        portrait: of the loader that it was taken of; empty between epochs.
     """
 
     state: State
@@ -56,6 +61,7 @@ class Resume:
     num_workers: int
     last_worker: int | None
     held: list[Held]
+    portrait: Mapping[str, Any]
 
     def cursor(self) -> Cursor:
         """Where to go on."""
@@ -112,8 +118,24 @@ def loaded(loader: Any, state: Any) -> Resume:
         ) from error
     _check_generators(loader, resume)
     if resume.in_epoch:
-        _check_portrait(loader, ours["loader"])
-    return resume
+        _check_portrait(loader, resume.portrait)
+    return _with_streams(resume) if loader._dataset_kind == _DatasetKind.Iterable else resume
+
+
+def _with_streams(resume: Resume) -> Resume:
+    """Where streams go on if somebody changed the position: one that tells nothing can be read up to any."""
+    delivered = sum(held.get("batches", 0) for held in resume.held)
+    if not resume.in_epoch or delivered == resume.position:
+        return resume
+    if len(resume.held) == 1 and not {"dataset", "iterator"} & resume.held[0].keys():
+        return replace(resume, held=[{"batches": resume.position}])
+    warnings.warn(
+        f"this state was changed to go on after {resume.position} batches, but what it has of its streams is as of "
+        f"{delivered}: it goes on after {delivered}",
+        StateWarning,
+        stacklevel=users_level(),
+    )
+    return replace(resume, position=delivered)
 
 
 def _own_part(state: Any) -> State:
@@ -160,12 +182,14 @@ def _read(state: Mapping[str, Any], ours: State) -> Resume:
         num_workers=_count(ours["num_workers"]),
         last_worker=None if ours.get("last_worker") is None else _count(ours["last_worker"]),
         held=[dict(held) for held in ours.get("workers") or ()],
+        portrait=dict(ours["loader"]) if in_epoch else {},
     )
 
 
 def _count(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is no count of batches")
+        fault = f"{value!r} is no count of batches"
+        raise ValueError(fault)
     return value
 
 

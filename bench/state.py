@@ -1,0 +1,108 @@
+"""What a loader's state costs with each of torch's samplers: time and bytes of `state_dict()`, and time to resume.
+
+    python bench/state.py       alone, half a minute
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.data import (
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+from forebay.torch import DataLoader
+
+SAMPLES = 10_000_000
+BATCH = 256
+POSITIONS = (0.1, 0.5, 0.9)
+TAKEN = 200  # states per sampler
+STARTS = 3
+
+MOST_US, MOST_BYTES, MOST_MS = 100, 8 * 1024, 50
+
+DATA = range(SAMPLES)
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+SAMPLERS: dict[str, Callable[[], Any]] = {
+    "sequential": lambda: SequentialSampler(DATA),
+    "random": lambda: RandomSampler(DATA),
+    "random, own generator": lambda: RandomSampler(DATA, generator=_generator()),
+    "random, with replacement": lambda: RandomSampler(DATA, replacement=True, generator=_generator()),
+    "subset": lambda: SubsetRandomSampler(DATA),
+    "weighted": lambda: WeightedRandomSampler(_WEIGHTS, SAMPLES // 10),
+    "distributed": lambda: DistributedSampler(DATA, num_replicas=2, rank=1),
+}
+
+_WEIGHTS = torch.ones(SAMPLES // 10)
+"""A tenth of the samples: torch takes 20 s to draw from all."""
+
+
+def measure() -> list[dict[str, Any]]:
+    """One sampler each: `sampler`, `first_us`, `us`, `bytes`, `start_ms`, and `beyond_ms` of each position."""
+    return [_measure(name, make) for name, make in SAMPLERS.items()]
+
+
+def _loader(make: Callable[[], Any]) -> DataLoader[Any]:
+    return DataLoader(DATA, batch_size=BATCH, sampler=make(), collate_fn=len)  # type: ignore[arg-type]
+
+
+def _start_ms(loader: DataLoader[Any]) -> float:
+    start = time.perf_counter()
+    next(iter(loader))
+    return (time.perf_counter() - start) * 1e3
+
+
+def _measure(name: str, make: Callable[[], Any]) -> dict[str, Any]:
+    starts = [_start_ms(_loader(make)) for _ in range(STARTS)]
+    loader = _loader(make)
+    epoch = iter(loader)
+    took, state = [], {}
+    for _ in range(TAKEN):
+        next(epoch)
+        start = time.perf_counter()
+        state = loader.state_dict()
+        took.append((time.perf_counter() - start) * 1e6)
+    batches, size = len(loader), len(json.dumps(state))
+    del epoch, loader
+    beyond: dict[str, float] = {}
+    for position in POSITIONS:
+        state["_num_yielded"] = state["_sampler_iter_yielded"] = int(batches * position)
+        resumed = []
+        for _ in range(STARTS):
+            again = _loader(make)
+            again.load_state_dict(state)
+            resumed.append(_start_ms(again))
+        beyond[str(position)] = statistics.median(resumed) - statistics.median(starts)
+    return {
+        "sampler": name,
+        "first_us": took[0],
+        "us": statistics.median(took),
+        "bytes": size,
+        "start_ms": statistics.median(starts),
+        "beyond_ms": beyond,
+    }
+
+
+def verdict(figures: dict[str, Any]) -> str:
+    """Whether all aims of a sampler are met."""
+    slowest = max(figures["first_us"], figures["us"])
+    met = slowest <= MOST_US and figures["bytes"] <= MOST_BYTES and max(figures["beyond_ms"].values()) <= MOST_MS
+    return "met" if met else "MISSED"
+
+
+if __name__ == "__main__":
+    for row in measure():
+        row["beyond_ms"] = {position: round(value, 1) for position, value in row["beyond_ms"].items()}
+        print({key: round(value, 1) if isinstance(value, float) else value for key, value in row.items()}, verdict(row))

@@ -1,6 +1,6 @@
 """What a loader's state costs with each of torch's samplers: time and bytes of `state_dict()`, and time to resume.
 
-    python bench/state.py       alone, half a minute
+python bench/state.py       alone, half a minute
 """
 
 import json

@@ -119,6 +119,21 @@ fn a_restart_begins_again_at_worker_0_and_drops_what_was_not_delivered() {
 }
 
 #[test]
+fn an_epoch_that_goes_on_in_its_middle_begins_with_the_worker_it_is_told() {
+    watched(|| {
+        let mut engine = kitchen(config(3, 2));
+        let makers = |engine: &mut Engine| -> Vec<u32> {
+            (0..4).for_each(|_| drop(engine.submit(0, small().to_indices()).unwrap()));
+            (0..4).map(|_| expect_batch(engine).worker).collect()
+        };
+        engine.restart(2).unwrap();
+        assert_eq!(makers(&mut engine), [2, 0, 1, 2]);
+        engine.restart(0).unwrap();
+        assert_eq!(makers(&mut engine), [0, 1, 2, 0]);
+    });
+}
+
+#[test]
 fn batches_of_the_last_epoch_that_are_still_being_made_count_for_the_window() {
     watched(|| {
         let (gate, (sender, _finished)) = (Gate::default(), channel());

@@ -61,7 +61,7 @@ class Bookmark:
         if before is not None and not self._stream:
             self.cursor.standings = dict(before.cursor.standings)
         self._order: Order | None = None if self.resume is None else self.resume.order
-        self._base_seed = 0 if before is None else before._base_seed
+        self._base_seed: int = 0 if before is None else before._base_seed
         self._log: SamplerLog | None = None
         self._fetcher: Any = None
         self._described: State | None = None

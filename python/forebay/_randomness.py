@@ -32,6 +32,9 @@ _LEAVES = (
     random.SystemRandom,  # it has no state
 )
 
+_AGREED = ("datasets.",)
+"""Packages whose datasets hold equal generators on purpose: by them all workers agree on who reads which shard."""
+
 _examined: weakref.WeakSet[Any] = weakref.WeakSet()
 """The loaders whose datasets have been looked at."""
 
@@ -88,7 +91,7 @@ def held_generators(dataset: object) -> dict[str, type]:
         elif depth < _DEEPEST:
             room = max(0, _MOST_OBJECTS - len(seen) - len(ahead))
             parts = ((depth + 1, path + step, part) for step, part in layout.parts(value))
-            ahead.extend(islice((part for part in parts if not issubclass(type(part[2]), _LEAVES)), room))
+            ahead.extend(islice((part for part in parts if not issubclass(type(part[2]), layout.leaves)), room))
     return found
 
 
@@ -103,6 +106,10 @@ class _Layout:
     def __init__(self, kind: type, generators: tuple[type, ...]) -> None:
         self.generator = next((generator for generator in generators if issubclass(kind, generator)), None)
         """The kind of generator that such an object is, if it is one."""
+        home = _class_dict(kind).get("__module__")
+        agreed = type(home) is str and home.startswith(_AGREED)
+        self.leaves: tuple[type, ...] = (*_LEAVES, *generators) if agreed else _LEAVES
+        """What of such an object's parts is not looked at."""
         self._kind = kind
         self._dict: Any = None
         self._slots: list[tuple[str, Any]] = []

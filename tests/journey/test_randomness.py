@@ -284,6 +284,12 @@ def test_what_every_worker_seeds_or_what_has_no_state_is_not_warned_of(held: Any
     assert held_generators(Bag(rng=held)) == {}
 
 
+def test_a_library_whose_workers_must_agree_is_not_told_to_make_them_differ() -> None:
+    shuffled = type("Shuffled", (Bag,), {"__module__": "datasets.iterable_dataset"})
+    dataset = shuffled(generator=rng(), transform=Bag(rng=rng()))
+    assert list(held_generators(dataset)) == ["dataset.transform.rng"]
+
+
 def test_many_generators_are_counted_and_the_nearest_are_named(front: Front) -> None:
     dataset = Noise(rng())
     dataset.more = [Bag(rng=rng()) for _ in range(5)]

@@ -27,7 +27,7 @@ export CARGO_TERM_PROGRESS_WHEN := never
 export PIP_PROGRESS_BAR := off
 endif
 
-.PHONY: help setup demo test test-rust test-python bench inputs check loom wheel clean
+.PHONY: help setup demo test test-rust test-python bench inputs libraries check loom wheel clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,9 @@ bench: $(ENGINE) ## measure again every figure that the documents quote
 inputs: $(ENGINE) ## write docs/inputs.md again: what torch's loader and ours do with whatever users throw at them
 	$(PY) tests/inputs/table.py $(ARGS)
 
+libraries: $(ENGINE) ## write docs/pytorch.md's table again: other libraries train with torch's loader and ours
+	$(PY) tests/libraries/library_table.py
+
 check: $(ENGINE) ## formatting, lints, types, stubs, project laws, documentation, a short loom run
 	scripts/check.sh
 
@@ -65,7 +68,7 @@ clean: ## remove what was built; .venv stays (rm -rf .venv removes that, too)
 	rm -rf target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis $(ENGINE)
 	find $(wildcard python tests bench demo scripts examples) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(TOOLS): scripts/requirements-dev.txt scripts/setup.sh scripts/lib.sh
+$(TOOLS): scripts/requirements-dev.txt pyproject.toml scripts/setup.sh scripts/lib.sh
 	scripts/setup.sh
 	@touch $@
 

@@ -77,6 +77,14 @@ command -v cc >/dev/null || need_packages "no C compiler: cargo links with cc" b
 offer_postgres
 make_venv
 
-say "installing scripts/requirements-dev.txt into .venv (the first time about 5 GB, nearly all of it torch)"
+# The extra of pyproject.toml that tests/libraries needs. Asking pip for the extra would build the package, too.
+libraries() {
+    .venv/bin/python -c 'import tomllib
+with open("pyproject.toml", "rb") as file:
+    print(*tomllib.load(file)["project"]["optional-dependencies"]["libraries"], sep="\n")'
+}
+
+say "installing scripts/requirements-dev.txt and the extra \`libraries\` into .venv" \
+    "(the first time about 5.5 GB, nearly all of it torch)"
 # No cache: pip would keep a second copy of torch for an environment that is made once.
-.venv/bin/python -m pip install --quiet --no-cache-dir -r scripts/requirements-dev.txt
+.venv/bin/python -m pip install --quiet --no-cache-dir -r scripts/requirements-dev.txt -r <(libraries)

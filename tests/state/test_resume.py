@@ -196,6 +196,17 @@ def test_taking_states_changes_nothing(name: str, workers: int) -> None:
     assert list(epochs(taking=True)) == list(epochs(taking=False))
 
 
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_that_keeps_its_state_draws_what_torchs_draws(name: str, workers: int) -> None:
+    def drawn(kind: Any) -> list[Any]:
+        disturbed()
+        loader = kind(DATA, **ALL[name](), num_workers=workers)
+        return [values(loader), values(loader), torch.rand(3).tolist(), random.random(), np.random.rand()]
+
+    assert drawn(DataLoader) == drawn(torch.utils.data.DataLoader)
+
+
 class Maker:
     """Samples tell who made them."""
 

@@ -123,7 +123,9 @@ fn an_epoch_that_goes_on_in_its_middle_begins_with_the_worker_it_is_told() {
     watched(|| {
         let mut engine = kitchen(config(3, 2));
         let makers = |engine: &mut Engine| -> Vec<u32> {
-            (0..4).for_each(|_| drop(engine.submit(0, small().to_indices()).unwrap()));
+            for _ in 0..4 {
+                engine.submit(0, small().to_indices()).unwrap();
+            }
             (0..4).map(|_| expect_batch(engine).worker).collect()
         };
         engine.restart(2).unwrap();

@@ -29,7 +29,8 @@ __all__ = ["Order", "Streams", "members", "own_generators", "record", "rest_of"]
 _DRAWN_AT_ONCE = 32
 """How many numbers torch's sampler with replacement draws at a time."""
 
-_DROPPED_AT_ONCE = 2048 * _DRAWN_AT_ONCE
+_DROPPED_AT_ONCE = 256 * _DRAWN_AT_ONCE
+"""Few enough that the memory for them is used again and stays in the processor's cache."""
 
 _DEEPEST = 8
 """Samplers around samplers; whoever has more is not looked into further."""

@@ -33,6 +33,7 @@ class WorkersIterator:
             loader,
             make_front(),
             stream=loader.stream,
+            auto_collation=loader.batch_sampler is not None,
             base_seed=_seeds.draw_base_seed(loader.generator),
             prepare=_prepare,
         )

@@ -181,11 +181,12 @@ class Journey:
         front: Front,
         *,
         stream: bool,
+        auto_collation: bool,
         base_seed: int,
         prepare: Callable[[Assignment], Prepared],
         standings: Mapping[int, Standing] | None = None,
     ) -> "Journey":
-        """The journey that a loader of either front describes: their attributes have the same names."""
+        """The journey that a loader of either front describes: their other attributes have the same names."""
         warn_of_equal_generators(loader, stacklevel=users_level())
         assignment = Assignment(
             worker_id=0,
@@ -194,7 +195,7 @@ class Journey:
             dataset=loader.dataset,
             collate_fn=loader.collate_fn,
             stream=stream,
-            auto_collation=loader.batch_sampler is not None,
+            auto_collation=auto_collation,
             drop_last=loader.drop_last,
             worker_init_fn=loader.worker_init_fn,
             prepare=prepare,

@@ -32,9 +32,9 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         bookmark = Bookmark.open(loader)
         # Everything of torch's multi-process iterator but its workers and queues.
         _BaseDataLoaderIter.__init__(self, loader)
+        self._profile_name = f"enumerate(DataLoader)#{_MultiProcessingDataLoaderIter.__name__}.__next__"
         self._prefetch_factor = loader.prefetch_factor
         self._in_order = loader.in_order
-        self._pin_memory_thread: Any = None
         self._pinner: Pinner | None = None
         self._unfinished: deque[Pinned] = deque()
         self._base_seed = bookmark.base_seed(loader, int(self._base_seed))
@@ -42,6 +42,7 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
             loader,
             make_front(),
             stream=loader._dataset_kind == _DatasetKind.Iterable,
+            auto_collation=loader._auto_collation,
             base_seed=self._base_seed,
             prepare=prepare,
             standings=bookmark.cursor.standings,

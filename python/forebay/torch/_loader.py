@@ -80,11 +80,6 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
             worker_init_fn=worker_init_fn,
         )
         _check_generator(generator)
-        if num_workers > 0 and prefetch_factor == 0:
-            raise ConfigError(
-                "prefetch_factor option should be positive, but got prefetch_factor=0: a worker without a batch to "
-                "prepare would never deliver one"
-            )
         if DataLoader in type(self).__mro__:  # not so where a class was derived from torch's before `forebay.install`
             self.memory_budget = checked_memory_budget(memory_budget)
         StockDataLoader.__init__(
@@ -107,11 +102,17 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
             pin_memory_device=pin_memory_device,
             in_order=in_order,
         )
+        if num_workers > 0 and prefetch_factor == 0:
+            raise ConfigError(
+                "prefetch_factor option should be positive, but got prefetch_factor=0: a worker without a batch to "
+                "prepare would never deliver one"
+            )
 
     def __iter__(self) -> Any:
         """Begins an epoch. Persistent workers that were closed, or of which one died, are replaced by new ones."""
         resumes = getattr(self, "_resume", None) is not None
-        if self._iterator is not None and (resumes or getattr(self._iterator, "ended", False)):
+        iterator = getattr(self, "_iterator", None)  # some delete the attribute, to end the workers
+        if iterator is not None and (resumes or getattr(iterator, "ended", False)):
             self._iterator = None
         return StockDataLoader.__iter__(self)
 

@@ -27,7 +27,7 @@ export CARGO_TERM_PROGRESS_WHEN := never
 export PIP_PROGRESS_BAR := off
 endif
 
-.PHONY: help setup demo test test-rust test-python bench inputs libraries check loom wheel clean
+.PHONY: help setup demo test test-rust test-python bench inputs contract libraries check loom wheel clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,9 @@ bench: $(ENGINE) ## measure again every figure that the documents quote
 
 inputs: $(ENGINE) ## write docs/inputs.md again: what torch's loader and ours do with whatever users throw at them
 	$(PY) tests/inputs/table.py $(ARGS)
+
+contract: $(ENGINE) ## write docs/pytorch-contract.md again: what PyTorch's contract is, law by law, and where we differ
+	$(PY) tests/contract/table.py
 
 libraries: $(ENGINE) ## write docs/pytorch.md's table again: other libraries train with torch's loader and ours
 	$(PY) tests/libraries/library_table.py

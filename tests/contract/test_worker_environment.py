@@ -152,9 +152,13 @@ def test_a_keyboard_interrupt_in_a_dataset_ends_its_worker(kind: Any, stock: boo
         raise KeyboardInterrupt
 
     iterator = iter(kind(Calls(1, interrupt), num_workers=1, timeout=1 if stock else 0))
-    with pytest.raises(RuntimeError, match="exited unexpectedly") as failed:
-        next(iterator)
-    assert stock or "KeyboardInterrupt" in str(failed.value)
+    text = "timed out"
+    while "timed out" in text:  # as long as a busy machine takes to start the worker
+        with pytest.raises(RuntimeError) as failed:
+            next(iterator)
+        text = str(failed.value)
+    assert "exited unexpectedly" in text
+    assert stock or "KeyboardInterrupt" in text
     assert iterator._workers[0].exitcode == (0 if stock else 1)
 
 

@@ -52,7 +52,7 @@ def test_a_wrapped_loader_is_served_with_all_its_attributes_and_the_original_is_
     state = {**before, "_iterator": original._iterator}
     wrapped = wrap(original)
     assert type(wrapped) is forebay.torch.DataLoader
-    assert vars(wrapped) == {**before, "_iterator": None, "memory_budget": None, "_live": wrapped._live}
+    assert vars(wrapped) == {**before, "_iterator": None, "memory_budget": None}
     generator.manual_seed(3)
     assert values(wrapped) == plain
     assert isinstance(wrapped._iterator, WorkersIterator)

@@ -14,7 +14,7 @@ import torch
 import torch.utils.data as stock
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import StackDataset, Subset, TensorDataset, default_collate
+from torch.utils.data import RandomSampler, StackDataset, Subset, SubsetRandomSampler, TensorDataset, default_collate
 from torch.utils.data._utils import collate as torch_collate
 
 import forebay.torch
@@ -423,14 +423,86 @@ def test_indices_are_drawn_when_a_batch_is_asked_for() -> None:
         assert iterator._num_yielded == number
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_shuffled_epoch_is_torchs_and_leaves_the_generator_as_torch_does(seed: int) -> None:
+def watched_epochs(kind: Any, generator: torch.Generator | None, **options: Any) -> list[Any]:
+    """Two epochs: every batch, and where each random stream stands after it."""
+    loader = kind(TensorDataset(torch.arange(options.pop("count"))), generator=generator, **options)
+    found: list[Any] = []
+    for _ in range(2):
+        iterator = iter(loader)
+        for batch in itertools.chain(iterator, [None]):
+            streams = [torch.get_rng_state(), generator and generator.get_state()]
+            found.append((batch, streams))
+    return found
+
+
+@given(
+    count=st.integers(1, 30),
+    batch_size=st.integers(1, 12),
+    drop_last=st.booleans(),
+    shuffle=st.booleans(),
+    own=st.booleans(),
+)
+def test_an_epochs_batches_and_all_random_streams_are_torchs_at_every_batch(
+    count: int, batch_size: int, drop_last: bool, shuffle: bool, own: bool
+) -> None:
     found = []
     for kind in (forebay.torch.DataLoader, stock.DataLoader):
-        torch.manual_seed(seed)
-        loader = kind(TensorDataset(torch.arange(20)), batch_size=3, shuffle=True, drop_last=True)
-        found.append((list(loader), list(loader), torch.get_rng_state()))
+        torch.manual_seed(count)
+        generator = torch.Generator().manual_seed(batch_size) if own else None
+        options = {"batch_size": batch_size, "drop_last": drop_last, "shuffle": shuffle}
+        found.append(watched_epochs(kind, generator, count=count, **options))
     assert_same(*found)
+
+
+class Backwards(RandomSampler):
+    """Draws nothing."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self.data_source) - 1, -1, -1))
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        Backwards(range(9)),
+        RandomSampler(range(9), replacement=True, generator=torch.Generator()),
+        RandomSampler(range(9), num_samples=20, generator=torch.Generator()),
+        RandomSampler(range(9), num_samples=4, generator=torch.Generator()),
+        SubsetRandomSampler([3, 1, 2], generator=torch.Generator()),
+    ],
+    ids=lambda sampler: type(sampler).__name__,
+)
+def test_samplers_that_give_no_plain_permutation_are_asked_themselves(sampler: Any) -> None:
+    found = []
+    for kind in (forebay.torch.DataLoader, stock.DataLoader):
+        if hasattr(sampler, "generator"):
+            (sampler.generator or torch.default_generator).manual_seed(0)
+        found.append(list(kind(torch.arange(9), batch_size=2, sampler=sampler)))
+    assert_same(*found)
+
+
+def test_a_sampler_whose_class_was_changed_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RandomSampler, "__iter__", lambda _self: iter([2, 0, 1]))
+    loader = forebay.torch.DataLoader(torch.arange(3), batch_size=3, shuffle=True)
+    assert [batch.tolist() for batch in loader] == [[2, 0, 1]]
+
+
+def test_what_looks_at_an_iterators_indices_sees_lists() -> None:
+    iterator = iter(forebay.torch.DataLoader(torch.arange(5), batch_size=2))
+    assert iterator._next_index() == [0, 1]
+    assert next(iterator).tolist() == [2, 3]
+
+
+def test_a_dataset_within_is_asked_by_numbers_where_batches_cannot_be_gathered() -> None:
+    class Typed:
+        def __getitem__(self, index: Any) -> str:
+            return type(index).__name__
+
+        def __len__(self) -> int:
+            return 4
+
+    loader = forebay.torch.DataLoader(Subset(Typed(), range(4)), batch_size=4, shuffle=True)  # type: ignore[arg-type]
+    assert list(loader) == [["int"] * 4]
 
 
 class Endless(stock.IterableDataset[int]):

@@ -19,11 +19,10 @@ from torch.utils.data._utils import worker as torch_worker
 
 from forebay._gather import Otherwise, places_of
 from forebay.torch._pickling import is_plain
+from forebay.torch._places import Places
 from forebay.torch._registry import is_stock_registry
 
 __all__ = ["Gather", "GatheringFetcher"]
-
-_Places = npt.NDArray[np.int64]
 
 _DTYPES = frozenset(
     {
@@ -43,13 +42,23 @@ _EXACT_SCALARS = frozenset("?bBhHiIlqdD")
 class GatheringFetcher(fetch._MapDatasetFetcher):
     """Torch's fetcher of a map dataset, with a short cut."""
 
+    @property
+    def takes_places(self) -> bool:
+        """Whether it is worth while to give it a batch's indices as an array."""
+        return self.auto_collation and self.collate_fn is default_collate and type(self.dataset) in _PARTS
+
     def fetch(self, possibly_batched_index: Any) -> Any:
         """The batch at these indices."""
-        if self.auto_collation and self.collate_fn is default_collate and _stacks_here():
-            batch = _gather(self.dataset, possibly_batched_index)
-            if batch is not None:
-                return batch
-        return super().fetch(possibly_batched_index)  # type: ignore[no-untyped-call]
+        batch = _gather(self.dataset, possibly_batched_index) if self._gathers() else None
+        return super().fetch(possibly_batched_index) if batch is None else batch  # type: ignore[no-untyped-call]
+
+    def fetch_places(self, places: Places) -> Any:
+        """The batch at the indices in this array, of which the dataset learns as of a list of numbers."""
+        batch = _gather.at(self.dataset, places) if self._gathers() else None
+        return super().fetch(places.tolist()) if batch is None else batch  # type: ignore[no-untyped-call]
+
+    def _gathers(self) -> bool:
+        return self.auto_collation and self.collate_fn is default_collate and _stacks_here()
 
 
 def _stacks_here() -> bool:
@@ -74,20 +83,29 @@ class Gather:
 
     def __call__(self, dataset: Any, indices: Any) -> Any:
         """What `default_collate([dataset[index] for index in indices])` gives; None where only that itself can tell."""
-        if type(dataset) not in _PARTS or _is_watched():
+        if type(dataset) not in _PARTS:
             return None
         try:
-            return self._batch(dataset, places_of(indices))
+            return self.at(dataset, places_of(indices))
+        except Otherwise:
+            return None
+
+    def at(self, dataset: Any, places: Places) -> Any:
+        """The same, of indices in an array."""
+        if _is_watched():
+            return None
+        try:
+            return self._batch(dataset, places)
         except (Otherwise, IndexError):
             return None
 
-    def _batch(self, dataset: Any, places: _Places) -> Any:
+    def _batch(self, dataset: Any, places: Places) -> Any:
         part = _PARTS.get(type(dataset))
         if part is None or not _is_stock(dataset):
             raise Otherwise
         return part(self, dataset, places)
 
-    def _of_tensor(self, tensor: torch.Tensor, places: _Places) -> torch.Tensor:
+    def _of_tensor(self, tensor: torch.Tensor, places: Places) -> torch.Tensor:
         plain = tensor.dtype in _DTYPES and is_plain(tensor) and not tensor.requires_grad and not _has_names(tensor)
         if not plain or tensor.dim() == 0 or tensor.numel() == 0:
             raise Otherwise
@@ -96,7 +114,7 @@ class Gather:
         # Like `torch.stack`, in the order of axes, whatever order the samples have in memory.
         return torch.index_select(tensor, 0, torch.from_numpy(places))
 
-    def _of_array(self, array: npt.NDArray[Any], places: _Places) -> torch.Tensor:
+    def _of_array(self, array: npt.NDArray[Any], places: Places) -> torch.Tensor:
         if array.ndim == 1:
             return _of_scalars(array, places)
         try:
@@ -105,13 +123,13 @@ class Gather:
             raise Otherwise from None
         return self._of_tensor(tensor, places)
 
-    def _of_tensors(self, dataset: TensorDataset, places: _Places) -> list[torch.Tensor]:
+    def _of_tensors(self, dataset: TensorDataset, places: Places) -> list[torch.Tensor]:
         tensors: Any = dataset.tensors
         if type(tensors) not in (tuple, list) or not tensors:
             raise Otherwise
         return [self._batch(tensor, places) for tensor in tensors]
 
-    def _of_subset(self, dataset: Subset[Any], places: _Places) -> Any:
+    def _of_subset(self, dataset: Subset[Any], places: Places) -> Any:
         chosen: Any = dataset.indices
         if type(chosen) is np.ndarray:
             if chosen.ndim != 1 or chosen.dtype != np.int64:
@@ -119,9 +137,9 @@ class Gather:
             return self._batch(dataset.dataset, np.take(chosen, places))
         if type(chosen) not in (list, tuple, range):
             raise Otherwise
-        return self._batch(dataset.dataset, places_of([chosen[place] for place in places.tolist()]))
+        return self._batch(dataset.dataset, places_of([*map(chosen.__getitem__, places.tolist())]))
 
-    def _of_stack(self, dataset: StackDataset[Any], places: _Places) -> Any:
+    def _of_stack(self, dataset: StackDataset[Any], places: Places) -> Any:
         parts: Any = dataset.datasets
         if type(parts) is dict and parts:
             return {name: self._batch(part, places) for name, part in parts.items()}
@@ -141,7 +159,7 @@ def _is_watched() -> bool:
     return bool(torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack())
 
 
-def _of_scalars(array: npt.NDArray[Any], places: _Places) -> torch.Tensor:
+def _of_scalars(array: npt.NDArray[Any], places: Places) -> torch.Tensor:
     """The samples of an array of one dimension are no arrays, but NumPy's numbers."""
     kind = array.dtype.char
     if kind not in _SCALARS or not array.dtype.isnative:
@@ -152,7 +170,7 @@ def _of_scalars(array: npt.NDArray[Any], places: _Places) -> torch.Tensor:
     return torch.from_numpy(numbers)
 
 
-_PARTS: dict[type, Callable[[Gather, Any, _Places], Any]] = {
+_PARTS: dict[type, Callable[[Gather, Any, Places], Any]] = {
     torch.Tensor: Gather._of_tensor,
     np.ndarray: Gather._of_array,
     np.memmap: Gather._of_array,

@@ -12,7 +12,9 @@ Held: TypeAlias = dict[str, Any]
 
 
 def is_stateful(thing: Any) -> bool:
-    """Whether `thing` has `state_dict` and `load_state_dict`."""
+    """Whether `thing` has `state_dict` and `load_state_dict` to be asked: a class has them for its instances."""
+    if isinstance(thing, type):
+        return False
     return callable(getattr(thing, "state_dict", None)) and callable(getattr(thing, "load_state_dict", None))
 
 

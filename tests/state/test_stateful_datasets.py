@@ -324,3 +324,8 @@ def test_only_stateful_datasets_send_states() -> None:
         loader = loader_of(dataset, num_workers=1)
         next(iter(loader))
         assert ("workers" in loader.state_dict()["forebay"]) is key
+
+
+def test_a_class_in_a_datasets_place_is_not_asked_for_a_state() -> None:
+    state = DataLoader(Counted, sampler=[0]).state_dict()  # type: ignore[arg-type]
+    assert "workers" not in state["forebay"]

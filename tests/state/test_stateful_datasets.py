@@ -319,6 +319,33 @@ def test_a_state_for_a_class_that_takes_none_is_refused(workers: int) -> None:
         next(iter(loader))
 
 
+class Tidy(IterableDataset[int]):
+    """Tells when nobody reads it any more."""
+
+    def __init__(self) -> None:
+        self.readers = 0
+
+    def __iter__(self) -> Iterator[int]:
+        self.readers += 1
+        try:
+            yield from range(4)
+        finally:
+            self.readers -= 1
+
+
+def test_a_stream_that_tells_nothing_ends_with_the_iterator_that_read_it() -> None:
+    dataset = Tidy()
+    loader = DataLoader(dataset, batch_size=1)
+    epoch = iter(loader)
+    assert next(epoch).tolist() == [0]
+    assert dataset.readers == 1
+    del epoch
+    assert dataset.readers == 0
+    loader.load_state_dict(loader.state_dict())
+    with pytest.warns(StateWarning):
+        assert values(loader) == [[1], [2], [3]]
+
+
 def test_only_stateful_datasets_send_states() -> None:
     for dataset, key in ((Counted(), True), (list(range(9)), False)):
         loader = loader_of(dataset, num_workers=1)

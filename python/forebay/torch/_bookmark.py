@@ -118,7 +118,8 @@ class Bookmark:
 
     def watch(self, fetcher: Any) -> None:
         """Without workers, dataset and iterator are asked when the loader is."""
-        if self._keeps and self._stream:
+        # Others are not kept: a generator that the program has left shall end.
+        if self._keeps and self._stream and (is_stateful(fetcher.dataset) or is_stateful(fetcher.dataset_iter)):
             self._fetcher = fetcher
 
     def describe(self, loader: Any) -> State:
@@ -161,10 +162,10 @@ class Bookmark:
 
 def _held_here(loader: Any, fetcher: Any, cursor: Cursor) -> list[Held]:
     stream = loader._dataset_kind == _DatasetKind.Iterable
-    if cursor.finished or not stream or fetcher is None:
+    if cursor.finished or not stream:
         held = tell(loader.dataset) or {}
         return [held] if held else []
-    held = tell(loader.dataset, fetcher.dataset_iter, ended=fetcher.ended) or {}
+    held = (fetcher and tell(loader.dataset, fetcher.dataset_iter, ended=fetcher.ended)) or {}
     return [{"batches": cursor.delivered, **held}]
 
 

@@ -255,6 +255,37 @@ def test_a_batch_whose_place_was_taken_by_an_exception_counts_as_delivered(worke
     assert values(again) == [[3], [4], [5]]
 
 
+class Interrupting:
+    """Ctrl-C, once."""
+
+    def __init__(self) -> None:
+        self.armed = True
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> int:
+        if index == 2 and self.armed:
+            self.armed = False
+            raise KeyboardInterrupt
+        return index
+
+
+def test_an_interrupted_batch_without_workers_comes_again_unless_the_epoch_went_on_without_it() -> None:
+    loader = DataLoader(Interrupting())  # type: ignore[arg-type]
+    epoch = iter(loader)
+    assert values(islice(epoch, 2)) == [[0], [1]]
+    with pytest.raises(KeyboardInterrupt):
+        next(epoch)
+    state = loader.state_dict()
+    assert next(epoch).tolist() == [3]
+    later = loader.state_dict()
+    loader.load_state_dict(state)
+    assert values(loader) == [[2], [3], [4], [5]]
+    loader.load_state_dict(later)
+    assert values(loader) == [[4], [5]]
+
+
 class Told(Exception):
     """A sampler's."""
 

@@ -29,6 +29,8 @@ class InlineIterator(_SingleProcessDataLoaderIter):
     """What takes a batch's indices as an array, if they come as that."""
     _num_before = 0
     """Of `_num_yielded`, how many were delivered before this epoch was resumed."""
+    _drawn = False
+    """Whether the indices of a batch were drawn that has not been delivered."""
 
     def __init__(self, loader: torch.utils.data.DataLoader[Any]) -> None:
         self._bookmark = Bookmark.open(loader)
@@ -97,6 +99,7 @@ class InlineIterator(_SingleProcessDataLoaderIter):
     def _draw(self) -> Any:
         self._record()
         index = next(self._sampler_iter)
+        self._bookmark.cursor.position += self._drawn  # one that was interrupted does not come again
         self._drawn = True
         return index
 
@@ -105,7 +108,6 @@ class InlineIterator(_SingleProcessDataLoaderIter):
         return fetcher.fetch(index) if self._places is None else self._places.fetch_places(index)
 
     def _next_data(self) -> Any:
-        self._drawn = False
         try:
             data = self._fetch(self._draw())
             if self._pin_memory:
@@ -114,11 +116,15 @@ class InlineIterator(_SingleProcessDataLoaderIter):
             self._bookmark.cursor.finished = True
             raise
         except Exception:
-            # In the place of a batch, unless it is the sampler's.
-            self._bookmark.cursor.position += self._drawn
+            self._pass()
             raise
-        self._bookmark.cursor.position += 1
+        self._pass()
         return data
+
+    def _pass(self) -> None:
+        """A batch, or an exception in its place, is the program's now; an error of the sampler is no batch."""
+        self._bookmark.cursor.position += self._drawn
+        self._drawn = False
 
     def __del__(self) -> None:
         if self._account is not None:

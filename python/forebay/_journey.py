@@ -153,6 +153,7 @@ class Journey:
         self._cursor = Cursor()
         self._asks = assignment.stream or not options.in_order or is_stateful(assignment.dataset)
         """Whether it matters to the cursor which batch was delivered, and by whom."""
+        self._first_worker = 0
         self._first_step = 0
         self._next_step = 0
         self._indices: Iterator[Any] | None = None
@@ -252,8 +253,9 @@ class Journey:
         self._held.clear()
         self._ahead.clear()
         self._undelivered = 0
-        if first_worker > 0 or self._next_step > self._first_step:
+        if first_worker != self._first_worker or self._next_step > self._first_step:
             self._run(lambda: self._engine.restart(self._timeout, first_worker))
+        self._first_worker = first_worker
         self._cursor = cursor
         self._indices = indices
         self._first_step = self._next_step

@@ -233,6 +233,17 @@ def test_batches_come_from_the_workers_they_would_have_come_from(persistent: boo
     assert values(again) == values(first), "the next epoch begins with worker 0 again"
 
 
+def test_a_whole_epoch_begins_with_worker_0_after_one_that_had_nothing_left() -> None:
+    loader = DataLoader(Maker(), batch_size=2, num_workers=3, persistent_workers=True)  # type: ignore[arg-type]
+    epoch = iter(loader)
+    for _ in range(len(loader)):
+        next(epoch)
+    again = DataLoader(Maker(), batch_size=2, num_workers=3, persistent_workers=True)  # type: ignore[arg-type]
+    again.load_state_dict(loader.state_dict())
+    assert values(again) == []
+    assert values(again) == values(loader)
+
+
 class Failing:
     def __len__(self) -> int:
         return 6

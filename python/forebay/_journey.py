@@ -90,11 +90,13 @@ class _Ahead:
     Args:
         most: how many.
         prepare: called with each batch as soon as it is taken.
+        await_ready: called with what `prepare` returned before that is delivered, again if it was interrupted.
     """
 
-    def __init__(self, most: int, prepare: Callable[[Any], Any]) -> None:
+    def __init__(self, most: int, prepare: Callable[[Any], Any], await_ready: Callable[[Any], object]) -> None:
         self._most = most
         self._prepare = prepare
+        self.await_ready = await_ready
         self._taken: deque[tuple[Any, Exception | None, _Delivery]] = deque()
         self._delivery: _Delivery | None = None
 
@@ -146,7 +148,7 @@ class Journey:
         self._warned_of_end = False
         self._held: list[Any] = []
         """A batch that was taken and could not be delivered."""
-        self._ahead = _Ahead(0, lambda batch: batch)
+        self._ahead = _Ahead(0, lambda batch: batch, lambda _batch: None)
         self._undelivered = 0
         """Batches that were sent and not yet delivered, of a dataset with indices."""
         self._window = assignment.num_workers * options.prefetch_factor
@@ -227,12 +229,13 @@ class Journey:
         """Whether there are no workers any more: closed, one has died, or they are those of a parent process."""
         return self._closed or os.getpid() != self._pid
 
-    def take_ahead(self, most: int, prepare: Callable[[Any], Any]) -> None:
+    def take_ahead(self, most: int, prepare: Callable[[Any], Any], await_ready: Callable[[Any], object]) -> None:
         """From now on batches are given to `prepare` when they are taken, and what that returns is delivered.
 
-        Up to `most` of them are taken before they are asked for, if they have arrived. The sampler does not notice.
+        It counts as delivered when `await_ready` has returned; if that raises, the next call asks again. Up to `most`
+        batches are taken before they are asked for, if they have arrived. The sampler does not notice.
         """
-        self._ahead = _Ahead(most, prepare)
+        self._ahead = _Ahead(most, prepare, await_ready)
 
     def begin(self, indices: Iterator[Any], cursor: Cursor | None = None, first_worker: int = 0) -> None:
         """Begins an epoch over what a sampler gives, and sends the first batches ahead.
@@ -286,11 +289,10 @@ class Journey:
         if self._closed:
             raise StopIteration
         if self._held:
-            self._note_delivery()
-            return self._held.pop()
+            return self._deliver()
         self._send_ahead()  # nothing, unless an exception came between the last batch and its successor
         try:
-            batch = self._take()
+            self._held.append(self._take())
         except StopIteration:
             self._finish()
             raise
@@ -303,13 +305,19 @@ class Journey:
             if self._closed:
                 raise StopIteration from None  # by another thread, which has ended the workers
             raise self._died(ended) from None
+        except Exception:
+            self._note_delivery()  # what unpickling the batch raised takes its place
+            raise
         self._send_ahead()
+        return self._deliver()
+
+    def _deliver(self) -> Any:
+        """Hands over what was taken. If that is interrupted, or a warning is made an error, the next call does it."""
         if self._full and not self._warned:
-            self._held.append(batch)  # delivered by the next call if the program makes the warning an error
             self._warn_of_full()
-            self._held.clear()
+        self._ahead.await_ready(self._held[0])
         self._note_delivery()
-        return batch
+        return self._held.pop()
 
     def _note_delivery(self) -> None:
         """What the engine gave last is the program's now."""

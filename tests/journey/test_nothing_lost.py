@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from forebay.errors import ForkedChildError, MemoryBudgetWarning, UnpicklableError
-from support import Front, eventually, pids_of
+from support import Front, eventually, pids_of, values
 
 
 class Filled:
@@ -95,6 +95,38 @@ def test_a_warning_that_is_an_error_loses_no_batch(front: Front) -> None:
     batches = [entry for entry in got if not isinstance(entry, str)]
     assert first_values(batches) == list(range(30))
     assert len(got) == 31
+
+
+class InterruptedOnce:
+    """A sampler of 8 batches that Ctrl-C hits when it is asked for number 4."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.armed = True
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self
+
+    def __next__(self) -> list[int]:
+        if self.asked == 4 and self.armed:
+            self.armed = False
+            raise KeyboardInterrupt
+        self.asked += 1
+        if self.asked > 8:
+            raise StopIteration
+        return [self.asked - 1]
+
+
+def test_an_interrupted_sampler_loses_no_batch(front: Front) -> None:
+    sampler = InterruptedOnce()
+    epoch = iter(front.DataLoader(range(8), batch_sampler=sampler, num_workers=1))
+    got = []
+    while sampler.armed:
+        try:
+            got.append(next(epoch).tolist())
+        except KeyboardInterrupt:
+            break
+    assert [*got, *values(epoch)] == [[number] for number in range(8)]
 
 
 def test_keeping_batches_does_not_stop_a_loader_whose_batches_grow(front: Front) -> None:

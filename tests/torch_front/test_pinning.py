@@ -18,6 +18,7 @@ import torch.utils.data as stock
 
 import forebay.torch
 from forebay.errors import ForkedChildError, LoaderTimeout, WorkerDied
+from forebay.torch._pinning import Pinned
 from support import Program, eventually, in_child, journey_of, until
 
 BOTH = pytest.mark.parametrize("loader", [forebay.torch.DataLoader, stock.DataLoader], ids=["forebay", "torch"])
@@ -413,11 +414,13 @@ def test_the_thread_ends_with_the_iterator(accelerator: Accelerator, how: str) -
 
 
 def test_a_batch_on_which_pinning_takes_too_long_comes_later(accelerator: Accelerator) -> None:
-    iterator = iter(forebay.torch.DataLoader(torch.arange(3), num_workers=1, pin_memory=True, timeout=0.2))
+    loader = forebay.torch.DataLoader(torch.arange(3), num_workers=1, pin_memory=True, timeout=0.2)
+    iterator = iter(loader)
     accelerator.room.clear()
     for _ in range(2):
         with pytest.raises(LoaderTimeout, match=r"DataLoader timed out after 0\.2 seconds"):
             next(iterator)
+        assert loader.state_dict()["_num_yielded"] == 0
     accelerator.room.set()
     # The machine may be slow, too.
     found: list[Any] = []
@@ -432,17 +435,21 @@ def test_a_batch_on_which_pinning_takes_too_long_comes_later(accelerator: Accele
 def test_an_interruption_while_pinning_loses_no_batch(
     accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    iterator = iter(forebay.torch.DataLoader(torch.arange(3), num_workers=1, pin_memory=True))
-    wait = iterator._pinner.await_end
+    loader = forebay.torch.DataLoader(torch.arange(3), num_workers=1, pin_memory=True)
+    iterator = iter(loader)
+    wait = Pinned.wait
 
-    def interrupted(pinned: Any) -> None:
-        monkeypatch.setattr(iterator._pinner, "await_end", wait)
+    def interrupted(pinned: Pinned, timeout_s: float) -> bool:
+        monkeypatch.setattr(Pinned, "wait", wait)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(iterator._pinner, "await_end", interrupted)
+    monkeypatch.setattr(Pinned, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         next(iterator)
+    state = loader.state_dict()
     assert numbers(iterator) == [[0], [1], [2]]
+    loader.load_state_dict(state)
+    assert numbers(loader) == [[0], [1], [2]]
 
 
 def test_a_forked_child_is_refused_and_ends(accelerator: Accelerator) -> None:
@@ -468,7 +475,7 @@ def test_what_was_pinned_does_not_keep_the_batch_it_was_copied_from(accelerator:
 
     iterator = iter(forebay.torch.DataLoader(torch.arange(9), num_workers=1, pin_memory=True))
     start = iterator._pinner.start
-    journey_of(iterator).take_ahead(2, remember)
+    journey_of(iterator).take_ahead(2, remember, iterator._pinner.await_end)
     kept = list(iterator)
     assert len(kept) == 9
     assert [reference() for reference in seen] == [None] * 9

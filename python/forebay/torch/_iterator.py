@@ -1,7 +1,6 @@
 """Iterators of the torch front whose batches are made by worker processes."""
 
 import contextlib
-from collections import deque
 from typing import Any
 
 import torch
@@ -36,7 +35,6 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         self._prefetch_factor = loader.prefetch_factor
         self._in_order = loader.in_order
         self._pinner: Pinner | None = None
-        self._unfinished: deque[Pinned] = deque()
         self._base_seed = bookmark.base_seed(loader, int(self._base_seed))
         self._journey = Journey.of_loader(
             loader,
@@ -53,7 +51,8 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
             self._pinner = Pinner(str(self._pin_memory_device), loader.timeout)
             self._pin_memory_thread = self._pinner.thread
             # Without order, which worker gets the next indices depends on how many of its batches were delivered.
-            self._journey.take_ahead(MOST_AHEAD if loader.in_order else 0, self._pinner.start)
+            most = MOST_AHEAD if loader.in_order else 0
+            self._journey.take_ahead(most, self._pinner.start, self._pinner.await_end)
         self._reset(loader, first_iter=True)
 
     def _reset(self, loader: torch.utils.data.DataLoader[Any], first_iter: bool = False) -> None:
@@ -64,7 +63,6 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         bookmark = self._bookmark
         bookmark.record(loader)
         _BaseDataLoaderIter._reset(self, loader, first_iter)
-        self._unfinished.clear()
         self._sampler_iter = bookmark.batches(loader, self._sampler_iter)
         self._num_yielded = self._num_before = bookmark.cursor.delivered
         self._journey.begin(self._sampler_iter, bookmark.cursor, bookmark.first_worker)
@@ -79,35 +77,20 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         return batch
 
     def _next_data(self) -> Any:
-        if self._pinner is not None:
-            return self._next_pinned(self._pinner)
-        return self._next_batch()
+        if self._pinner is None:
+            return self._next_batch()
+        try:
+            pinned: Pinned = self._next_batch()
+        finally:
+            if self._journey.ended:
+                self._pinner.close()
+        return pinned.result()
 
     def _next_batch(self) -> Any:
         try:
             return self._journey.next()
         except SampleError as error:
             _reraise(error)
-
-    def _next_pinned(self, pinner: Pinner) -> Any:
-        try:
-            pinned = self._unfinished.popleft()
-        except IndexError:
-            pinned = self._next_to_pin(pinner)
-        try:
-            pinner.await_end(pinned)
-        except BaseException:
-            self._unfinished.append(pinned)  # the next call goes on waiting for it
-            raise
-        return pinned.result()
-
-    def _next_to_pin(self, pinner: Pinner) -> Pinned:
-        try:
-            pinned: Pinned = self._next_batch()
-        finally:
-            if self._journey.ended:
-                pinner.close()
-        return pinned
 
     @property
     def ended(self) -> bool:
@@ -119,12 +102,13 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         self._shutdown_workers()
 
     def _shutdown_workers(self) -> None:
-        pinner = getattr(self, "_pinner", None)
-        if pinner is not None:
-            pinner.close()
-        journey = getattr(self, "_journey", None)
-        if journey is not None:
-            journey.close()
+        journey, pinner = getattr(self, "_journey", None), getattr(self, "_pinner", None)
+        try:
+            if journey is not None:
+                journey.close()
+        finally:
+            if pinner is not None:  # not before: until then, another thread may give it batches
+                pinner.close()
 
     def __del__(self) -> None:
         # Half-built iterators, forked children and the end of the interpreter come here too.

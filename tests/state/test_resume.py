@@ -266,6 +266,32 @@ def test_a_batch_whose_place_was_taken_by_an_exception_counts_as_delivered(worke
     assert values(again) == [[3], [4], [5]]
 
 
+def explode(number: int) -> int:
+    raise ValueError(f"cannot load {number}")
+
+
+class Mine:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (explode if self.number == 2 else int), (self.number,)
+
+
+def test_a_batch_that_could_not_be_unpickled_counts_as_delivered() -> None:
+    def loader() -> DataLoader[Any]:
+        return DataLoader([Mine(number) for number in range(6)], batch_size=None, num_workers=1)  # type: ignore[arg-type]
+
+    first = loader()
+    epoch = iter(first)
+    assert list(islice(epoch, 2)) == [0, 1]
+    with pytest.raises(ValueError, match="cannot load 2"):
+        next(epoch)
+    again = loader()
+    again.load_state_dict(first.state_dict())
+    assert list(again) == list(epoch) == [3, 4, 5]
+
+
 class Interrupting:
     """Ctrl-C, once."""
 

@@ -346,3 +346,30 @@ def grow(tree: Any, index: int, leaves: dict[str, Callable[[int], Any]]) -> Any:
         return {key: grow(branch, index, leaves) for key, branch in tree.items()}
     branches = [grow(branch, index, leaves) for branch in tree]
     return type(tree)(*branches) if hasattr(tree, "_fields") else type(tree)(branches)
+
+
+class Interruption:
+    """Ctrl-C, as it comes at the `line`-th line of Python that a block runs."""
+
+    def __init__(self, line: int) -> None:
+        self._left = line
+        self.came = False
+
+    def __enter__(self) -> "Interruption":
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        sys.settrace(self._before)
+        return kind is KeyboardInterrupt
+
+    def _trace(self, frame: Any, event: str, _argument: Any) -> Any:
+        if frame.f_code is Interruption.__exit__.__code__:
+            return None
+        if event == "line" and not self.came:
+            self._left -= 1
+            if self._left == 0:
+                self.came = True
+                raise KeyboardInterrupt
+        return self._trace

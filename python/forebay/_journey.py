@@ -294,6 +294,9 @@ class Journey:
         try:
             self._held.append(self._take())
         except StopIteration:
+            if self._indices is not None and not self._stream:
+                self._undelivered = 0  # Ctrl-C came between taking a batch and counting it
+                return self._next()
             self._finish()
             raise
         except BatchFailed as failed:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from forebay.errors import ForkedChildError, MemoryBudgetWarning, UnpicklableError
-from support import Front, eventually, pids_of, values
+from support import Front, Interruption, eventually, flat, pids_of, values
 
 
 class Filled:
@@ -127,6 +127,22 @@ def test_an_interrupted_sampler_loses_no_batch(front: Front) -> None:
         except KeyboardInterrupt:
             break
     assert [*got, *values(epoch)] == [[number] for number in range(8)]
+
+
+def test_an_interruption_anywhere_costs_one_batch_at_most_and_ends_no_epoch(front: Front) -> None:
+    count, lines = 200, 80
+    epoch = iter(front.DataLoader(range(count), batch_sampler=[[number] for number in range(count)], num_workers=1))
+    got: list[int] = []
+    interruptions = 0
+    for line in range(1, lines):
+        with Interruption(line) as interruption:
+            got.append(next(epoch).item())
+        interruptions += interruption.came
+    got += flat(epoch)
+    assert got == sorted(set(got))
+    assert got[-1] == count - 1
+    assert 0 < interruptions < lines - 1, "every line had its turn"
+    assert len(got) >= count - interruptions
 
 
 def test_keeping_batches_does_not_stop_a_loader_whose_batches_grow(front: Front) -> None:

@@ -19,7 +19,7 @@ import torch.utils.data as stock
 import forebay.torch
 from forebay.errors import ForkedChildError, LoaderTimeout, WorkerDied
 from forebay.torch._pinning import Pinned
-from support import Program, eventually, in_child, journey_of, until
+from support import Interruption, Program, eventually, in_child, journey_of, until
 
 BOTH = pytest.mark.parametrize("loader", [forebay.torch.DataLoader, stock.DataLoader], ids=["forebay", "torch"])
 
@@ -450,6 +450,40 @@ def test_an_interruption_while_pinning_loses_no_batch(
     assert numbers(iterator) == [[0], [1], [2]]
     loader.load_state_dict(state)
     assert numbers(loader) == [[0], [1], [2]]
+
+
+def test_an_interruption_anywhere_in_the_wait_for_pinning_leaves_nothing_locked(accelerator: Accelerator) -> None:
+    line, came = 0, True
+    while came:
+        line += 1
+        pinned = Pinned(torch.arange(2))
+        with Interruption(line) as interruption:
+            pinned.wait(0.001)
+        came = interruption.came
+        thread = threading.Thread(target=pinned.pin, args=("cuda", 3))
+        thread.start()
+        while not pinned.wait(0.1):
+            pass
+        thread.join()
+        assert pinned.result().tolist() == [0, 1]
+    assert line > 1
+
+
+def test_interruptions_anywhere_cost_a_batch_each_at_most_and_end_no_epoch(accelerator: Accelerator) -> None:
+    count, lines = 300, 120
+    batches = [[number] for number in range(count)]
+    loader = forebay.torch.DataLoader(torch.arange(count), batch_sampler=batches, num_workers=1, pin_memory=True)
+    epoch = iter(loader)
+    got: list[int] = []
+    interruptions = 0
+    for line in range(1, lines):
+        with Interruption(line) as interruption:
+            got.append(next(epoch).item())
+        interruptions += interruption.came
+    got += [batch.item() for batch in epoch]
+    assert got == sorted(set(got))
+    assert got[-1] == count - 1
+    assert len(got) >= count - interruptions
 
 
 def test_a_forked_child_is_refused_and_ends(accelerator: Accelerator) -> None:

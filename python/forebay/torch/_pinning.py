@@ -30,7 +30,10 @@ class Pinned:
 
     def __init__(self, batch: Any) -> None:
         self._batch = batch
-        self._done = threading.Event()
+        # No `Event`: Ctrl-C in its Python code can leave its lock locked, for the thread and for whoever waits next.
+        self._done = False
+        self._pending = threading.Lock()
+        self._pending.acquire()
 
     def pin(self, device: str, index: int) -> None:
         """Pins it. Called by the thread."""
@@ -39,11 +42,14 @@ class Pinned:
             self._batch = torch_pinning.pin_memory(self._batch, device)  # type: ignore[no-untyped-call]
         except Exception:  # noqa: BLE001 - a user's own pin_memory may raise anything; it is raised in the batch's place
             self._batch = wrapper(where=f"in pin memory thread for device {index}")
-        self._done.set()
+        self._done = True
+        self._pending.release()
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether it is done, at the latest when the time is over."""
-        return self._done.wait(timeout_s)
+        """Whether it is done, at the latest when the time is over. For one who waits at a time."""
+        if not self._done:
+            self._pending.acquire(timeout=min(timeout_s, threading.TIMEOUT_MAX))
+        return self._done
 
     def result(self) -> Any:
         """The pinned batch, or what was raised in its place."""

@@ -107,12 +107,17 @@ def members(sampler: Any) -> list[Any]:
 
 def own_generators(loader: Any) -> list[torch.Generator]:
     """The generators that belong to a loader and its samplers, each once."""
-    candidates = [loader.generator, *(getattr(each, "generator", None) for each in members(loader._index_sampler))]
+    candidates = [loader.generator, *map(_generator_of, members(loader._index_sampler))]
     found: list[torch.Generator] = []
     for each in candidates:
         if isinstance(each, torch.Generator) and not any(each is other for other in found):
             found.append(each)
     return found
+
+
+def _generator_of(sampler: Any) -> Any:
+    # Accelerate's seedable sampler makes its generator when it is iterated over, and seeds it anew for every epoch.
+    return None if hasattr(sampler, "initial_seed") else getattr(sampler, "generator", None)
 
 
 def is_standard(sampler: Any) -> bool:

@@ -76,10 +76,8 @@ PROGRAMS = [
     Program(
         "accelerate_stateful",
         "accelerate",
-        "`use_stateful_dataloader`",
+        "`use_stateful_dataloader`, which takes torchdata's loader",
         also=("torchdata",),
-        fallback=f"StatefulDataLoader, {_OWN_ITERATORS}",
-        because="Accelerate takes torchdata's loader in place of torch's, and that has iterators of its own",
     ),
     Program("transformers_trainer", "transformers", "`Trainer` with batches grouped by length, and evaluation"),
     Program("timm_loaders", "timm", "`create_loader` with and without its prefetcher, `use_multi_epochs_loader`"),

@@ -61,6 +61,8 @@ class Bookmark:
         if before is not None and not self._stream:
             self.cursor.standings = dict(before.cursor.standings)
         self._order: Order | None = None if self.resume is None else self.resume.order
+        self._recorded: list[Any] | None = None
+        """The samplers that the order was noted of."""
         self._base_seed: int = 0 if before is None else before._base_seed
         self._log: SamplerLog | None = None
         self._fetcher: Any = None
@@ -93,9 +95,12 @@ class Bookmark:
 
     def record(self, loader: Any, *, seeded_between: bool = False) -> None:
         """Called just before the sampler is asked: notes what it will draw from, unless that is known."""
-        if self._order is None and self._keeps:
+        samplers = _order.members(loader._index_sampler)
+        is_known = self._order is not None and (self._recorded is None or _same(self._recorded, samplers))
+        if self._keeps and not is_known:
             stateful = _has_stateful_sampler(loader)
             self._order = _order.record(loader, stateful=stateful, seeded_between=seeded_between)
+            self._recorded, self._described = samplers, None
 
     def batches(self, loader: Any, iterator: Iterator[Any]) -> Iterator[Any]:
         """The indices of the batches to deliver; `iterator` gives those of a whole epoch."""
@@ -178,7 +183,7 @@ class SamplerLog:
     """What stateful samplers told after each batch that was drawn: they are ahead of what has been delivered."""
 
     def __init__(self, loader: Any, batches: Iterator[Any], cursor: Cursor) -> None:
-        self._loader = loader
+        self._sampler = loader._index_sampler  # not the loader, whose iterator has this
         self._batches = batches
         self._cursor = cursor
         self._drawn = self._oldest = cursor.position
@@ -207,7 +212,7 @@ class SamplerLog:
         return told
 
     def _ask(self) -> State:
-        sampler, *inner = _order.members(self._loader._index_sampler)
+        sampler, *inner = _order.members(self._sampler)
         told: State = {}
         if is_stateful(sampler):
             told[SAMPLER] = sampler.state_dict()
@@ -217,6 +222,10 @@ class SamplerLog:
             iterator: Any = self._batches
             told[SAMPLER_ITERATOR] = iterator.state_dict()
         return copy.deepcopy(told)  # what an object tells may be what it goes on changing
+
+
+def _same(some: list[Any], others: list[Any]) -> bool:
+    return list(map(id, some)) == list(map(id, others))
 
 
 def _first_stateful(samplers: list[Any]) -> list[Any]:

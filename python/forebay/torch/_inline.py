@@ -1,6 +1,5 @@
 """The iterator of a torch loader without workers: batches are made where they are used."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from forebay._stateful import restore_iterator
 from forebay.torch._bookmark import Bookmark
 from forebay.torch._gather import GatheringFetcher
 from forebay.torch._order import draws_when_advanced
-from forebay.torch._places import Places, places_of_batches
+from forebay.torch._places import places_of_batches
 from forebay.torch._state import Resume
 
 __all__ = ["InlineIterator"]
@@ -34,10 +33,10 @@ class InlineIterator(_SingleProcessDataLoaderIter):
 
     def __init__(self, loader: torch.utils.data.DataLoader[Any]) -> None:
         self._bookmark = Bookmark.open(loader)
-        self._unrecorded: torch.utils.data.DataLoader[Any] | None = loader
+        self._unbegun: torch.utils.data.DataLoader[Any] | None = loader
         """The loader, until its sampler is asked for the first time."""
         if not draws_when_advanced(loader._index_sampler):
-            self._record(seeded_between=True)
+            self._bookmark.record(loader, seeded_between=True)
         super().__init__(loader)
         self._profile_name = f"enumerate(DataLoader)#{_SingleProcessDataLoaderIter.__name__}.__next__"
         if self._dataset_kind == _DatasetKind.Map:
@@ -48,7 +47,7 @@ class InlineIterator(_SingleProcessDataLoaderIter):
         self._bookmark.watch(self._dataset_fetcher)
         if self._dataset_kind == _DatasetKind.Iterable and self._bookmark.resume is not None:
             self._go_on(self._bookmark.resume)
-        self._sampler_iter = self._batches_in_places() or self._bookmark.batches(loader, self._sampler_iter)
+        self._sampler_iter = self._bookmark.batches(loader, self._sampler_iter)
         self._num_yielded = self._num_before = self._bookmark.cursor.delivered
 
     def __next__(self) -> Any:
@@ -61,19 +60,17 @@ class InlineIterator(_SingleProcessDataLoaderIter):
         self._num_yielded += 1
         return batch
 
-    def _batches_in_places(self) -> Iterator[Places] | None:
-        """The epoch's batches as arrays of indices, where nobody can tell the difference."""
-        fetcher: Any = self._dataset_fetcher
-        if self._bookmark.resume is not None or not isinstance(fetcher, GatheringFetcher) or not fetcher.takes_places:
-            return None
-        batches = places_of_batches(self._index_sampler)
-        self._places = None if batches is None else fetcher
-        return batches
+    def _begin_order(self, loader: torch.utils.data.DataLoader[Any]) -> None:
+        """Called before the sampler is asked for the first time, and not sooner: it may have been replaced until then.
 
-    def _record(self, *, seeded_between: bool = False) -> None:
-        if self._unrecorded is not None:
-            self._bookmark.record(self._unrecorded, seeded_between=seeded_between)
-            self._unrecorded = None
+        Accelerate puts another sampler inside the loader's when the epoch has begun.
+        """
+        self._bookmark.record(loader)
+        fetcher: Any = self._dataset_fetcher
+        if self._bookmark.resume is None and isinstance(fetcher, GatheringFetcher) and fetcher.takes_places:
+            batches = places_of_batches(self._index_sampler)
+            if batches is not None:
+                self._sampler_iter, self._places = batches, fetcher
 
     def _go_on(self, resume: Resume) -> None:
         """Brings a new stream to where it stood."""
@@ -97,7 +94,9 @@ class InlineIterator(_SingleProcessDataLoaderIter):
         return index if self._places is None else index.tolist()
 
     def _draw(self) -> Any:
-        self._record()
+        if self._unbegun is not None:
+            self._begin_order(self._unbegun)
+            self._unbegun = None
         index = next(self._sampler_iter)
         self._bookmark.cursor.position += self._drawn  # one that was interrupted does not come again
         self._drawn = True

@@ -10,6 +10,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from forebay import _ledger
 from forebay._fallback import say_once
+from forebay.torch import _torchdata
 from forebay.torch._loader import DataLoader
 from forebay.torch._serving import iterator_of
 from forebay.torch._standing_in import stands_in_for
@@ -33,6 +34,8 @@ def install() -> None:
     for namespace, name in _names_of(StockDataLoader):
         namespace[name] = DataLoader
         _rebound.append((namespace, name))
+    DataLoader.__init_subclass__ = classmethod(_derived)  # type: ignore[assignment, arg-type]
+    _torchdata.serve_imported()
 
 
 def uninstall() -> None:
@@ -48,6 +51,9 @@ def uninstall() -> None:
     if copyreg.dispatch_table.get(StockDataLoader) is reduce_stock:
         del copyreg.dispatch_table[StockDataLoader]
     stands_in_for.pop(DataLoader, None)
+    if "__init_subclass__" in vars(DataLoader):
+        del DataLoader.__init_subclass__
+    _torchdata.give_back()
 
 
 def _names_of(value: object) -> Iterator[tuple[dict[str, Any], str]]:
@@ -62,6 +68,12 @@ def _names_of(value: object) -> Iterator[tuple[dict[str, Any], str]]:
         for name, found in list(namespace.items()):
             if found is value:
                 yield namespace, name
+
+
+def _derived(cls: type[DataLoader[Any]], **options: Any) -> None:
+    """Sees every class that is derived from ours: torchdata's is, if it comes after us."""
+    super(DataLoader, cls).__init_subclass__(**options)
+    _torchdata.serve(cls)
 
 
 def _get_iterator(self: torch.utils.data.DataLoader[Any]) -> _BaseDataLoaderIter:

@@ -10,11 +10,11 @@ import torch.utils.data
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from forebay._option_types import check_option_types, checked_memory_budget
-from forebay.errors import ConfigError, StateError
+from forebay.errors import ConfigError
 from forebay.torch._bookmark import Bookmark, state_of
 from forebay.torch._serving import iterator_of
 from forebay.torch._standing_in import StandIn
-from forebay.torch._state import Resume, loaded
+from forebay.torch._state import Resume, check_no_resume, loaded
 from forebay.torch._stock import StockDataLoader, get_stock_iterator
 
 __all__ = ["DataLoader"]
@@ -120,7 +120,7 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
         iterator = iterator_of(self)
         self._unserved = iterator is None
         if iterator is None:
-            _check_no_resume(self)
+            check_no_resume(self)
             return get_stock_iterator(self)
         self._resume = None
         if self.num_workers > 0 and DataLoader in type(self).__mro__:
@@ -171,14 +171,6 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
     def __getstate__(self) -> dict[str, Any]:
         """A loader can be pickled and copied before it has workers, as in torch; live iterators stay here."""
         return {name: value for name, value in vars(self).items() if name not in ("_live", "_bookmark")}
-
-
-def _check_no_resume(loader: Any) -> None:
-    if getattr(loader, "_resume", None) is not None:
-        raise StateError(
-            "a state was loaded, but torch's own iterator serves this loader (a FallbackWarning says why) and "
-            "cannot go on from it: begin a new epoch in a new loader"
-        )
 
 
 def _check_generator(generator: Any) -> None:

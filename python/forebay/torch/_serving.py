@@ -15,7 +15,7 @@ from forebay._configuration import is_switched_on
 from forebay._fallback import engine_is_missing, say_once
 from forebay._option_types import check_attributes, check_sources
 
-__all__ = ["iterator_of"]
+__all__ = ["fall_back", "iterator_of"]
 
 _OLDEST_TORCH = (2, 10)
 _FIRST_UNTESTED_TORCH = (2, 16)
@@ -28,13 +28,18 @@ def iterator_of(loader: torch.utils.data.DataLoader[Any]) -> _BaseDataLoaderIter
         return None
     reason = _not_served(loader)
     if reason is not None:
-        _ledger.fall_back(loader, reason)
-        if loader.num_workers > 0:
-            say_once(f"forebay.torch.DataLoader does not serve {reason} yet: torch's own iterator does")
+        fall_back(loader, reason)
         return None
     iterator = _iterator_of(loader)
     _ledger.begin(loader, iterator)
     return iterator
+
+
+def fall_back(loader: torch.utils.data.DataLoader[Any], reason: str) -> None:
+    """Says once that torch's own iterator is about to be made for `loader`, and why."""
+    _ledger.fall_back(loader, reason)
+    if loader.num_workers > 0:
+        say_once(f"forebay.torch.DataLoader does not serve {reason} yet: torch's own iterator does")
 
 
 def _iterator_of(loader: torch.utils.data.DataLoader[Any]) -> _BaseDataLoaderIter:

@@ -20,7 +20,7 @@ from forebay.torch._encoding import decoded_order
 from forebay.torch._order import Order, is_standard, members, own_generators
 
 __all__ = ["DELIVERED", "FINISHED", "KEY", "POSITION", "SAMPLER", "SAMPLER_ITERATOR", "VERSION", "Resume", "State"]
-__all__ += ["loaded", "portrait"]
+__all__ += ["check_no_resume", "loaded", "portrait"]
 
 State: TypeAlias = dict[str, Any]
 
@@ -120,6 +120,19 @@ def loaded(loader: Any, state: Any) -> Resume:
     if resume.in_epoch:
         _check_portrait(loader, resume.portrait)
     return _with_streams(resume) if loader._dataset_kind == _DatasetKind.Iterable else resume
+
+
+def check_no_resume(loader: Any) -> None:
+    """Refuses to have torch's own iterator made for a loader that a state was loaded into.
+
+    Raises:
+        StateError: there is one.
+    """
+    if getattr(loader, "_resume", None) is not None:
+        raise StateError(
+            "a state was loaded, but torch's own iterator serves this loader (a FallbackWarning says why) and "
+            "cannot go on from it: begin a new epoch in a new loader"
+        )
 
 
 def _with_streams(resume: Resume) -> Resume:

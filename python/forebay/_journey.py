@@ -6,14 +6,14 @@ import os
 import threading
 import warnings
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeAlias
+from typing import Any
 
 from forebay import _configuration, _descriptors, _report
+from forebay._ahead import Ahead
 from forebay._callers import users_level, warn_of_early_end
 from forebay._crew import Crew
 from forebay._cursor import Cursor, Standing
@@ -58,9 +58,6 @@ class Options:
     memory_budget_bytes: int | None
 
 
-_Delivery: TypeAlias = tuple[int, int, bytes | None]
-"""The step of a batch, the worker that made it, and what its dataset told with it."""
-
 _FEWER_DESCRIPTORS = "An iterator takes 4 per worker and 3 more: lower num_workers, close files and other loaders"
 
 
@@ -84,51 +81,6 @@ class SampleError(Exception):
             raised.add_note(f"[forebay] {note}")
 
 
-class _Ahead:
-    """Batches that were taken before they were asked for, and what came in the place of some.
-
-    Args:
-        most: how many.
-        prepare: called with each batch as soon as it is taken.
-        await_ready: called with what `prepare` returned before that is delivered, again if it was interrupted.
-    """
-
-    def __init__(self, most: int, prepare: Callable[[Any], Any], await_ready: Callable[[Any], object]) -> None:
-        self._most = most
-        self._prepare = prepare
-        self.await_ready = await_ready
-        self._taken: deque[tuple[Any, Exception | None, _Delivery]] = deque()
-        self._delivery: _Delivery | None = None
-
-    def clear(self) -> None:
-        """Drops what was taken."""
-        self._taken.clear()
-
-    def fill(self, engine: Engine) -> None:
-        """Takes what has arrived: the batch that is asked for, and up to `most` after it. Does not wait."""
-        while self._most and len(self._taken) <= self._most:
-            try:
-                self._taken.append((self._prepare(engine.next(0)), None, engine.last()))
-            except (StopIteration, WaitTimedOut, WorkerEnded):
-                return  # whoever has to wait is told again
-            except Exception as outcome:  # noqa: BLE001 - unpickling a batch may raise anything; it is raised in its place
-                self._taken.append((None, outcome, engine.last()))
-
-    def next(self, engine: Engine, timeout: float | None) -> Any:
-        """The next batch, taken before or now; or raises what came in its place."""
-        self._delivery = None
-        if not self._taken:
-            return self._prepare(engine.next(timeout))
-        batch, outcome, self._delivery = self._taken.popleft()
-        if outcome is not None:
-            raise outcome
-        return batch
-
-    def last(self, engine: Engine) -> _Delivery:
-        """What `next` gave last: its step, its worker, and what the worker told with it."""
-        return self._delivery or engine.last()
-
-
 class Journey:
     """Batches from workers, epoch after epoch.
 
@@ -148,7 +100,7 @@ class Journey:
         self._warned_of_end = False
         self._held: list[Any] = []
         """A batch that was taken and could not be delivered."""
-        self._ahead = _Ahead(0, lambda batch: batch, lambda _batch: None)
+        self._ahead = Ahead(0, lambda batch: batch, lambda _batch: None)
         self._undelivered = 0
         """Batches that were sent and not yet delivered, of a dataset with indices."""
         self._window = assignment.num_workers * options.prefetch_factor
@@ -235,7 +187,7 @@ class Journey:
         It counts as delivered when `await_ready` has returned; if that raises, the next call asks again. Up to `most`
         batches are taken before they are asked for, if they have arrived. The sampler does not notice.
         """
-        self._ahead = _Ahead(most, prepare, await_ready)
+        self._ahead = Ahead(most, prepare, await_ready)
 
     def begin(self, indices: Iterator[Any], cursor: Cursor | None = None, first_worker: int = 0) -> None:
         """Begins an epoch over what a sampler gives, and sends the first batches ahead.

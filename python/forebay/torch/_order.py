@@ -35,6 +35,9 @@ _DROPPED_AT_ONCE = 256 * _DRAWN_AT_ONCE
 _DEEPEST = 8
 """Samplers around samplers; whoever has more is not looked into further."""
 
+_SEEDS_ITSELF = ("accelerate.data_loader", "SeedableRandomSampler")
+"""A sampler that makes its generator when it is iterated over, and seeds it anew for every epoch."""
+
 
 @dataclass(frozen=True, slots=True)
 class Streams:
@@ -116,8 +119,8 @@ def own_generators(loader: Any) -> list[torch.Generator]:
 
 
 def _generator_of(sampler: Any) -> Any:
-    # Accelerate's seedable sampler makes its generator when it is iterated over, and seeds it anew for every epoch.
-    return None if hasattr(sampler, "initial_seed") else getattr(sampler, "generator", None)
+    seeds_itself = any((kind.__module__, kind.__qualname__) == _SEEDS_ITSELF for kind in type(sampler).__mro__)
+    return None if seeds_itself else getattr(sampler, "generator", None)
 
 
 def is_standard(sampler: Any) -> bool:

@@ -88,10 +88,13 @@ def test_uninstall_leaves_everything_as_it_was() -> None:
     forebay.uninstall()
 
 
-def test_uninstall_leaves_alone_what_a_program_has_changed_since(installed: None, monkeypatch: Any) -> None:
-    monkeypatch.setattr(torch.utils.data, "DataLoader", Derived)
-    forebay.uninstall()
-    assert torch.utils.data.DataLoader is Derived
+def test_uninstall_leaves_alone_what_a_program_has_changed_since(installed: None) -> None:
+    torch.utils.data.DataLoader = Derived  # type: ignore[misc]
+    try:
+        forebay.uninstall()
+        assert torch.utils.data.DataLoader is Derived
+    finally:
+        torch.utils.data.DataLoader = STOCK[0]  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("num_workers", "iterator"), [(0, InlineIterator), (1, WorkersIterator)])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeAlias
 
-__all__ = ["FailedFetcher", "Fetcher", "MapFetcher", "StreamFetcher", "fetcher_of"]
+__all__ = ["FailedFetcher", "Fetcher", "MapFetcher", "StreamFetcher", "fetcher_of", "skip"]
 
 
 class MapFetcher:
@@ -84,15 +84,16 @@ class StreamFetcher:
             raise StopIteration
         return samples
 
-    def skip(self, batches: int, places: Sequence[None]) -> None:
-        """Reads and drops as many batches. One that fails is one of them: its exception has been raised before."""
-        for _ in range(batches):
-            try:
-                self.fetch(places)
-            except StopIteration:
-                return
-            except Exception:  # noqa: BLE001 - the user's code may raise anything, and did so the first time
-                continue
+
+def skip(fetcher: Any, batches: int, places: Sequence[None]) -> None:
+    """Reads and drops as many batches. One that fails is one of them: its exception has been raised before."""
+    for _ in range(batches):
+        try:
+            fetcher.fetch(places)
+        except StopIteration:
+            return
+        except Exception:  # noqa: BLE001 - the user's code may raise anything, and did so the first time
+            continue
 
 
 class FailedFetcher:

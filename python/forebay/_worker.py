@@ -10,7 +10,7 @@ from forebay import _arrival, _report
 from forebay._advice import Scene
 from forebay._cursor import Standing
 from forebay._engine import Front, Seat, Worker
-from forebay._fetch import FailedFetcher, Fetcher, StreamFetcher, fetcher_of
+from forebay._fetch import FailedFetcher, Fetcher, StreamFetcher, fetcher_of, skip
 from forebay._stateful import is_stateful, pack, restore, restore_iterator, tell, unpack
 from forebay.errors import UnpicklableError
 
@@ -192,7 +192,7 @@ class _Bench:
         if standing is None:
             return
         if standing.state is None:
-            fetcher.skip(standing.batches, indices)
+            skip(fetcher, standing.batches, indices)
             return
         held = unpack(standing.state)
         restore_iterator(fetcher.samples, held)

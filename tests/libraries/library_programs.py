@@ -29,7 +29,7 @@ class Program:
 
     Attributes:
         name: its file, without the suffix.
-        library: the distribution that it shows, as it is installed.
+        distribution: the distribution that it shows, as it is installed.
         shows: which ways of that library it goes.
         processes: how many of its processes train.
         launcher: what Python is given before the program's file.
@@ -39,7 +39,7 @@ class Program:
     """
 
     name: str
-    library: str
+    distribution: str
     shows: str
     processes: int = 1
     launcher: tuple[str, ...] = ()
@@ -133,7 +133,7 @@ class Outcome:
 
 def missing(program: Program) -> str | None:
     """What keeps a program from running here, and the cure; or None."""
-    for distribution in (program.library, *program.also):
+    for distribution in (program.distribution, *program.also):
         try:
             metadata.version(distribution)
         except metadata.PackageNotFoundError:

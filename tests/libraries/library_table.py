@@ -30,7 +30,7 @@ class Row:
 
     @property
     def version(self) -> str:
-        return metadata.version(self.program.library)
+        return metadata.version(self.program.distribution)
 
     def cells(self) -> tuple[str, ...]:
         library, shows, processes, served_by = _promise(self.program)
@@ -74,7 +74,7 @@ def committed() -> list[tuple[str, ...]]:
 
 
 def _promise(program: Program) -> tuple[str, ...]:
-    link = f"[{program.library}](../tests/libraries/programs/{program.name}.py)"
+    link = f"[{program.distribution}](../tests/libraries/programs/{program.name}.py)"
     return link, program.shows, str(program.processes), program.served_by
 
 

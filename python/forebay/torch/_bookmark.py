@@ -27,7 +27,7 @@ from forebay.torch._state import (
     portrait,
 )
 
-__all__ = ["Bookmark", "state_of", "warn_of_skipping"]
+__all__ = ["Bookmark", "state_of"]
 
 _SAMPLES = "samples_yielded"
 _INNER = "sampler_state"
@@ -79,7 +79,7 @@ class Bookmark:
             if not resume.in_epoch:
                 _set_generators(loader, resume.order)
             elif bookmark._stream:
-                warn_of_skipping(resume)
+                _warn_of_skipping(resume)
             if bookmark._num_workers == 0:
                 for held in resume.held:
                     restore(loader.dataset, held)
@@ -274,7 +274,7 @@ def _check_workers(resume: Resume, num_workers: int) -> None:
         )
 
 
-def warn_of_skipping(resume: Resume) -> None:
+def _warn_of_skipping(resume: Resume) -> None:
     """Warns if a stream has to be read from its beginning to where it stood."""
     batches = sum(held.get("batches", 0) for held in resume.held if not {"dataset", "iterator"} & held.keys())
     if batches > 0:

@@ -58,7 +58,7 @@ class GatheringFetcher(fetch._MapDatasetFetcher):
         return super().fetch(places.tolist()) if batch is None else batch  # type: ignore[no-untyped-call]
 
     def _gathers(self) -> bool:
-        return self.auto_collation and self.collate_fn is default_collate and _stacks_here()
+        return self.takes_places and _stacks_here()
 
 
 def _stacks_here() -> bool:

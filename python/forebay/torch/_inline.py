@@ -7,6 +7,7 @@ from torch.utils.data._utils import pin_memory as torch_pinning
 from torch.utils.data.dataloader import _DatasetKind, _SingleProcessDataLoaderIter
 
 from forebay import _ledger
+from forebay._fetch import skip
 from forebay._stateful import restore_iterator
 from forebay.torch._bookmark import Bookmark
 from forebay.torch._gather import GatheringFetcher
@@ -80,14 +81,7 @@ class InlineIterator(_SingleProcessDataLoaderIter):
             restore_iterator(fetcher.dataset_iter, held)
             fetcher.ended = bool(held.get("ended"))
             return
-        places = next(self._sampler_iter)
-        for _ in range(held["batches"]):
-            try:
-                fetcher.fetch(places)
-            except StopIteration:
-                return
-            except Exception:  # noqa: BLE001 - it has taken the place of a batch before
-                continue
+        skip(fetcher, held["batches"], next(self._sampler_iter))
 
     def _next_index(self) -> Any:
         index = self._draw()

@@ -85,7 +85,7 @@ class StreamFetcher:
         return samples
 
 
-def skip(fetcher: Any, batches: int, places: Sequence[None]) -> None:
+def skip(fetcher: Any, batches: int, places: Any) -> None:
     """Reads and drops as many batches. One that fails is one of them: its exception has been raised before."""
     for _ in range(batches):
         try:

@@ -5,11 +5,18 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
 failed=()
+report=$(mktemp)
+output=$(mktemp)
+trap 'rm -f "$report" "$output"' EXIT
+# What a failed check said is said again at the end, where a reader of a long log looks.
 check() {
     local name=$1
     shift
     say "$name: $*"
-    "$@" || failed+=("$name")
+    if ! "$@" 2>&1 | tee "$output"; then
+        failed+=("$name")
+        { say "$name said, at its end:" && tail -n 20 "$output"; } >>"$report" 2>&1
+    fi
 }
 
 check "Rust format" cargo fmt --all --check
@@ -23,11 +30,14 @@ check "project laws" python scripts/tidy.py
 check "Rust documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps "${locked[@]}"
 # A workspace of its own, with a target folder of its own: what it builds is not what the others do.
 check "candle demo" cargo check --quiet --manifest-path demo/candle/Cargo.toml --target-dir target/candle "${locked[@]}"
-check "Rust packages" cargo package --quiet --workspace --exclude forebay-py --allow-dirty "${locked[@]}"
+# The packages are built from what is already fetched: no registry is asked again for every one of them.
+check "Rust dependencies" env CARGO_NET_RETRY=10 cargo fetch "${locked[@]}"
+check "Rust packages" cargo package --offline --quiet --workspace --exclude forebay-py --allow-dirty "${locked[@]}"
 if cargo deny --version >/dev/null 2>&1; then
     check "licences and sources" cargo deny check bans licenses sources
 fi
 check "loom" scripts/loom.sh 3
 
+cat "$report"
 [ ${#failed[@]} -eq 0 ] || fail "failed: $(printf '%s; ' "${failed[@]}" | sed 's/; $//')"
 say "all checks passed"

@@ -12,6 +12,7 @@ mod encode;
 mod engine;
 mod error;
 mod front;
+mod order;
 mod worker;
 
 /// Forebay's engine.
@@ -25,6 +26,16 @@ mod _engine {
     use crate::engine::Seat;
     #[pymodule_export]
     use crate::front::Front;
+    #[pymodule_export]
+    use crate::order::Shuffle;
+    #[pymodule_export]
+    use crate::order::base_seed;
+    #[pymodule_export]
+    use crate::order::sample_rng_key;
+    #[pymodule_export]
+    use crate::order::sample_seeds;
+    #[pymodule_export]
+    use crate::order::sampler_seeds;
     #[pymodule_export]
     use crate::worker::Worker;
 }

@@ -1,0 +1,22 @@
+//! One stream everywhere: the order of an epoch and the randomness of every sample, as pure functions.
+//!
+//! Nothing here has a state that moves on: whoever knows the seed of a loader and the number of an epoch can tell any
+//! part of its order, and what a sample's random numbers are, without what came before. So it does not matter who does
+//! the work, or when.
+//!
+//! | what | is a function of |
+//! |---|---|
+//! | [`Shuffle`], the order of an epoch | seed, epoch, number of samples |
+//! | [`Key::sample_seeds`] and [`Key::sample_rng`], a sample's randomness | seed, epoch, index |
+//!
+//! All bits come from [`philox`](philox::philox), a counter-based generator. They are part of the public promise: golden
+//! values freeze them, and a change of them is named in the changelog under a heading of its own.
+
+#![forbid(unsafe_code)]
+
+mod key;
+pub mod philox;
+mod shuffle;
+
+pub use key::{Key, SampleRng, SampleSeeds, Use};
+pub use shuffle::Shuffle;

@@ -1,0 +1,86 @@
+//! Order and randomness of epochs with a seed.
+
+use forebay_order::{Key, SampleSeeds};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyIndexError, PyValueError};
+use pyo3::prelude::*;
+
+/// The order of an epoch, or of a `part` of it, computed place by place.
+///
+/// Args:
+///     len: how many samples; at most 2**63.
+///     seed: of the loader.
+///     epoch: its number.
+///     part: which of several independent orders.
+#[pyclass(frozen, module = "forebay._engine")]
+#[derive(Debug)]
+pub struct Shuffle(forebay_order::Shuffle);
+
+#[pymethods]
+impl Shuffle {
+    #[new]
+    #[pyo3(signature = (len, seed, epoch, part=0))]
+    fn new(len: u64, seed: u64, epoch: u64, part: u64) -> PyResult<Self> {
+        if len > forebay_order::Shuffle::MOST || part >= 1 << 59 {
+            return Err(PyValueError::new_err(format!("no order of {len} samples, part {part}")));
+        }
+        Ok(Self(forebay_order::Shuffle::part(len, Key::new(seed, epoch), part)))
+    }
+
+    /// The index at a place.
+    fn at(&self, place: u64) -> PyResult<u64> {
+        if place >= self.0.len() {
+            return Err(PyIndexError::new_err(format!(
+                "place {place} of an order of {} samples",
+                self.0.len()
+            )));
+        }
+        Ok(self.0.at(place))
+    }
+
+    /// Writes the indices at the places from `start` on into `out`, a contiguous int64 array. Without the interpreter's
+    /// lock.
+    fn fill(&self, py: Python<'_>, start: u64, out: &Bound<'_, PyAny>) -> PyResult<()> {
+        let buffer = PyBuffer::<i64>::get(out)?;
+        let count = buffer.item_count() as u64;
+        if start.checked_add(count).is_none_or(|end| end > self.0.len()) {
+            return Err(PyIndexError::new_err(format!(
+                "{count} places from {start} of an order of {} samples",
+                self.0.len()
+            )));
+        }
+        let mut indices = vec![0; buffer.item_count()];
+        py.detach(|| self.0.fill(start, &mut indices));
+        // At most 2^63 - 1 each, since a place is less than the order's length.
+        let signed: Vec<i64> = indices.into_iter().map(|index| index as i64).collect();
+        buffer.copy_from_slice(py, &signed)
+    }
+}
+
+/// The seeds of `random`, NumPy's legacy stream and torch before the sample at `index` is made.
+#[pyfunction]
+pub(crate) fn sample_seeds(seed: u64, epoch: u64, index: u64) -> (u64, u32, u64) {
+    triple(Key::new(seed, epoch).sample_seeds(index))
+}
+
+/// The same before a sampler that draws from them begins an epoch.
+#[pyfunction]
+pub(crate) fn sampler_seeds(seed: u64, epoch: u64) -> (u64, u32, u64) {
+    triple(Key::new(seed, epoch).sampler_seeds())
+}
+
+/// The key of `numpy.random.Philox` for the private generator of the sample at `index`.
+#[pyfunction]
+pub(crate) fn sample_rng_key(seed: u64, epoch: u64, index: u64) -> [u64; 2] {
+    Key::new(seed, epoch).sample_rng_key(index)
+}
+
+/// The seed of an epoch's workers, below 2**63.
+#[pyfunction]
+pub(crate) fn base_seed(seed: u64, epoch: u64) -> u64 {
+    Key::new(seed, epoch).base_seed()
+}
+
+fn triple(SampleSeeds { random, numpy, torch }: SampleSeeds) -> (u64, u32, u64) {
+    (random, numpy, torch)
+}

@@ -10,11 +10,16 @@ from typing import TypeAlias, cast
 
 import numpy as np
 
+from forebay.errors import ConfigError
+
 __all__ = [
     "GeneratorLike",
     "as_generator",
+    "checked_epoch",
+    "checked_seed",
     "draw_base_seed",
     "generator_or_fresh",
+    "integer",
     "numpy_state",
     "seed_worker",
     "worker_seed",
@@ -43,8 +48,8 @@ def as_generator(generator: object) -> np.random.Generator | None:
     """
     if generator is None or isinstance(generator, np.random.Generator):
         return generator
-    if isinstance(generator, (int, np.integer)) and not isinstance(generator, bool):
-        seed = int(cast("int", generator))
+    seed = integer(generator)
+    if seed is not None:
         if seed < 0:
             raise ValueError(f"generator option should be a non-negative seed, but got generator={seed}")
         return np.random.default_rng(seed)
@@ -67,6 +72,38 @@ def generator_or_fresh(generator: np.random.Generator | None) -> np.random.Gener
     if generator is not None:
         return generator
     return np.random.default_rng(draw_base_seed(None))
+
+
+def checked_seed(seed: object) -> int:
+    """Returns the seed of orders and samples.
+
+    Raises:
+        ConfigError: when it is no integer from 0 up to but not including 2**64.
+    """
+    return _checked_word(seed, "seed")
+
+
+def checked_epoch(epoch: object) -> int:
+    """Returns the number of an epoch.
+
+    Raises:
+        ConfigError: when it is no integer from 0 up to but not including 2**64.
+    """
+    return _checked_word(epoch, "epoch")
+
+
+def _checked_word(value: object, name: str) -> int:
+    word = integer(value)
+    if word is None or not 0 <= word < 2**64:
+        raise ConfigError(f"{name} should be an integer from 0 to 2**64 - 1, but got {name}={value!r}")
+    return word
+
+
+def integer(value: object) -> int | None:
+    """Python's or NumPy's integer as Python's; None for anything else, bools among it."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        return None
+    return int(cast("int", value))
 
 
 def draw_base_seed(generator: np.random.Generator | None) -> int:

@@ -1,12 +1,19 @@
-"""In which order a dataset is read: samplers yield indices, batch samplers yield lists of them."""
+"""In which order a dataset is read: samplers yield indices, batch samplers yield lists of them.
+
+Of two families: those with `seed=` (bases: `SeededSampler`) compute the order of an epoch place by place from the seed
+and the epoch, tell and load their state, and go on anywhere at once. The others are PyTorch's, with its arguments and
+meaning, and draw from a NumPy generator. When to use which: docs/samplers.md.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import islice, repeat
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from forebay._sampler import Sampler
+from forebay._seeded import SeededSampler, ShuffleSampler
 from forebay._seeds import GeneratorLike, as_generator, generator_or_fresh
 
 __all__ = [
@@ -14,37 +21,19 @@ __all__ = [
     "DistributedSampler",
     "RandomSampler",
     "Sampler",
+    "SeededSampler",
     "SequentialSampler",
+    "ShuffleSampler",
     "SubsetRandomSampler",
     "WeightedRandomSampler",
 ]
 
 _T = TypeVar("_T")
-_T_co = TypeVar("_T_co", covariant=True)
 
 _Indices: TypeAlias = npt.NDArray[np.int64]
 
 _CHUNK = 4096  # indices held as Python objects at a time: 36 bytes each against 8 in the array
 _MASK64 = 2**64 - 1
-
-
-class Sampler(Generic[_T_co]):
-    """Base of all samplers; any other iterable serves a loader as well.
-
-    A sampler that knows its length also has `__len__`. The base has none, because a default that
-    raises would also break `list(sampler)`.
-
-    Example:
-        >>> class Evens(Sampler[int]):
-        ...     def __iter__(self) -> Iterator[int]:
-        ...         return iter(range(0, 10, 2))
-        >>> list(Evens())
-        [0, 2, 4, 6, 8]
-    """
-
-    def __iter__(self) -> Iterator[_T_co]:
-        """Returns a new pass, usually one per epoch."""
-        raise NotImplementedError("Subclasses of Sampler should implement __iter__.")
 
 
 class SequentialSampler(Sampler[int]):

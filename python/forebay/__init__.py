@@ -5,6 +5,7 @@
 
 from forebay._configuration import configure
 from forebay._install import install, uninstall
+from forebay._sample_rng import sample_rng
 from forebay._suggested_workers import suggested_num_workers
 from forebay.collate import default_collate, default_collate_fn_map, default_convert
 from forebay.dataset import Dataset, IterableDataset, Subset, WorkerInfo, get_worker_info
@@ -40,6 +41,7 @@ __all__ = [
     "default_convert",
     "get_worker_info",
     "install",
+    "sample_rng",
     "suggested_num_workers",
     "uninstall",
 ]

@@ -20,7 +20,7 @@ from forebay._seeds import GeneratorLike, as_generator
 from forebay.collate import default_collate, default_convert
 from forebay.dataset import is_stream
 from forebay.errors import ConfigError
-from forebay.sampler import BatchSampler, EndlessSampler, RandomSampler, SequentialSampler
+from forebay.sampler import BatchSampler, EndlessSampler, RandomSampler, SequentialSampler, ShuffleSampler
 
 __all__ = ["Arguments", "check", "check_multiprocessing_context", "warn_of_too_many_workers"]
 
@@ -68,6 +68,7 @@ def check(
     prefetch_factor: int | None = None,
     persistent_workers: bool = False,
     in_order: bool = True,
+    seed: int | None = None,
 ) -> Arguments:
     """Checks the arguments of `forebay.DataLoader` and fills in the defaults.
 
@@ -103,7 +104,7 @@ def check(
     _check_exclusions(batch_size, shuffle, sampler, batch_sampler, drop_last)
     stream = as_generator(generator)
     if sampler is None:
-        sampler = _default_sampler(dataset, shuffle, stream)
+        sampler = _default_sampler(dataset, shuffle, stream, seed)
     if batch_sampler is not None:
         batch_size, drop_last = None, False
     elif batch_size is not None:
@@ -263,8 +264,12 @@ def _check_exclusions(
         raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
 
 
-def _default_sampler(dataset: Any, shuffle: object, generator: np.random.Generator | None) -> Iterable[int]:
+def _default_sampler(
+    dataset: Any, shuffle: object, generator: np.random.Generator | None, seed: int | None
+) -> Iterable[int]:
     sized = cast("Sized", dataset)
+    if shuffle and seed is not None:
+        return ShuffleSampler(sized, seed=seed)
     return RandomSampler(sized, generator=generator) if shuffle else SequentialSampler(sized)
 
 

@@ -5,7 +5,10 @@ Used by workers, and by loaders without any. The rules are PyTorch's.
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from forebay._sample_seeds import SampleSeeds  # needs the engine, which not every system has
 
 __all__ = ["FailedFetcher", "Fetcher", "MapFetcher", "StreamFetcher", "fetcher_of", "skip"]
 
@@ -16,10 +19,12 @@ class MapFetcher:
     Args:
         dataset: the dataset.
         auto_collation: whether a batch's indices come as a list, or one index for one sample.
+        seeds: set before every sample, if the loader has a seed.
     """
 
-    def __init__(self, dataset: Any, *, auto_collation: bool) -> None:
+    def __init__(self, dataset: Any, *, auto_collation: bool, seeds: "SampleSeeds | None" = None) -> None:
         self._dataset = dataset
+        self._seeds = seeds
         self._auto_collation = auto_collation
         bulk: Callable[[Any], Any] | None = getattr(dataset, "__getitems__", None) if auto_collation else None
         self._fetch_all = bulk
@@ -29,6 +34,8 @@ class MapFetcher:
     def fetch(self, indices: Any) -> Any:
         """A batch's samples, or without automatic batching the one sample."""
         self.current = None
+        if self._seeds is not None:
+            return self._fetch_seeded(indices, self._seeds)
         if not self._auto_collation:
             self.current = (indices,)
             sample = self._dataset[indices]
@@ -48,6 +55,39 @@ class MapFetcher:
             raise
         return samples
 
+    def _fetch_seeded(self, indices: Any, seeds: "SampleSeeds") -> Any:
+        if not self._auto_collation:
+            return self.fetch_row(indices)
+        bulk = self._fetch_all
+        if bulk is not None and len(indices):
+            seeds.set(indices[0])
+            samples, drawn = seeds.draws(lambda: bulk(indices))
+            if not drawn:
+                return samples
+            # From here on one by one: a sample's numbers must not depend on which others are asked for with it.
+            self._fetch_all = None
+        return [self.fetch_row(index) for index in indices]
+
+    def fetch_row(self, index: Any) -> Any:
+        """One sample, with the generators set for it."""
+        if self._seeds is not None:
+            self._seeds.set(index)
+        self.current = (index,)
+        sample = self._fetch_one(index)
+        self.current = None
+        return sample
+
+    def _fetch_one(self, index: Any) -> Any:
+        if hasattr(self._dataset, "__getitem__"):
+            return self._dataset[index]
+        (sample,) = self._dataset.__getitems__([index])
+        return sample
+
+    def seed_collate(self, indices: Any) -> None:
+        """Called before a batch is collated by a function that may draw."""
+        if self._seeds is not None:
+            self._seeds.set_for_collate(indices[0] if self._auto_collation and len(indices) else indices)
+
 
 class StreamFetcher:
     """Samples of one pass over an iterable dataset.
@@ -63,6 +103,10 @@ class StreamFetcher:
 
     def __init__(self, dataset: Any, *, auto_collation: bool, drop_last: bool) -> None:
         self.samples: Iterator[Any] = iter(dataset)
+        self._given = self.samples
+        """What gives them: the pass itself, or the same with the generators set before each."""
+        self._seeds: SampleSeeds | None = None
+        self._first = 0
         self._auto_collation = auto_collation
         self._drop_last = drop_last
         self.ended = False
@@ -74,15 +118,26 @@ class StreamFetcher:
         Raises:
             StopIteration: there are none left.
         """
+        self._first = getattr(self._given, "turn", 0)
         if not self._auto_collation:
-            return next(self.samples)
+            return next(self._given)
         if self.ended:
             raise StopIteration
-        samples = list(islice(self.samples, len(places)))
+        samples = list(islice(self._given, len(places)))
         self.ended = len(samples) < len(places)
         if not samples or (self.ended and self._drop_last):
             raise StopIteration
         return samples
+
+    def seed(self, seeds: "SampleSeeds", worker: int, num_workers: int, place: int) -> None:
+        """From now on the generators are set before every sample, `place` of which have been given."""
+        self._seeds = seeds
+        self._given = seeds.over(self.samples, worker, num_workers, place)
+
+    def seed_collate(self, _places: Any) -> None:
+        """As of `MapFetcher`."""
+        if self._seeds is not None:
+            self._seeds.set_for_collate(self._first)
 
 
 def skip(fetcher: Any, batches: int, places: Any) -> None:
@@ -110,6 +165,9 @@ class FailedFetcher:
         self._stream = stream
         self._raised = False
 
+    def seed_collate(self, _indices: Any) -> None:
+        """There is nothing to collate."""
+
     def fetch(self, _indices: Any) -> Any:
         """Raises the exception."""
         if self._stream and self._raised:
@@ -121,8 +179,21 @@ class FailedFetcher:
 Fetcher: TypeAlias = MapFetcher | StreamFetcher | FailedFetcher
 
 
-def fetcher_of(dataset: Any, *, stream: bool, auto_collation: bool, drop_last: bool) -> Fetcher:
-    """The fetcher for a dataset of either kind; for a stream, a new pass over it."""
-    if stream:
-        return StreamFetcher(dataset, auto_collation=auto_collation, drop_last=drop_last)
-    return MapFetcher(dataset, auto_collation=auto_collation)
+def fetcher_of(
+    dataset: Any,
+    *,
+    stream: bool,
+    auto_collation: bool,
+    drop_last: bool,
+    seeds: "SampleSeeds | None" = None,
+    worker: tuple[int, int] = (0, 1),
+) -> Fetcher:
+    """The fetcher for a dataset of either kind; for a stream, a new pass over it by one `worker` of so many."""
+    if not stream:
+        return MapFetcher(dataset, auto_collation=auto_collation, seeds=seeds)
+    if seeds is not None:
+        seeds.set(worker[0])  # the pass may draw when it begins
+    fetcher = StreamFetcher(dataset, auto_collation=auto_collation, drop_last=drop_last)
+    if seeds is not None:
+        fetcher.seed(seeds, *worker, 0)
+    return fetcher

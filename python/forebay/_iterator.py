@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from forebay import _seeds, dataset
@@ -11,6 +10,7 @@ from forebay._front import make_front
 from forebay._gather import gather
 from forebay._journey import Journey, SampleError
 from forebay._report import WorkerTraceback
+from forebay._state import Epoch
 from forebay._tally import StreamTally
 from forebay._worker import Assignment, Prepared
 from forebay.collate import is_stock
@@ -25,35 +25,43 @@ __all__ = ["WorkersIterator"]
 class WorkersIterator:
     """An epoch (or, with persistent workers, all epochs) of a loader."""
 
-    def __init__(self, loader: "DataLoader", tally: StreamTally) -> None:
-        self._length = loader.index_sampler
-        indices = iter(loader.index_sampler)
+    def __init__(self, loader: "DataLoader", epoch: Epoch, tally: StreamTally) -> None:
+        self._epoch = epoch
         self._tally = tally
+        self._num_workers = loader.num_workers
         self._journey = Journey.of_loader(
             loader,
             make_front(),
             stream=loader.stream,
             auto_collation=loader.batch_sampler is not None,
-            base_seed=_seeds.draw_base_seed(loader.generator),
+            base_seed=epoch.base_seed,
             prepare=_prepare,
+            standings=epoch.cursor.standings,
+            seed=epoch.seed,
+            epoch=epoch.epoch,
         )
-        self._journey.begin(indices)
+        self._begin()
 
     @property
     def ended(self) -> bool:
         """Whether there are no workers any more."""
         return self._journey.ended
 
-    def begin(self, indices: Iterator[Any], tally: StreamTally) -> None:
+    def begin(self, epoch: Epoch, tally: StreamTally) -> None:
         """Begins another epoch."""
-        self._tally = tally
-        self._journey.begin(indices)
+        self._epoch, self._tally = epoch, tally
+        self._begin()
+
+    def _begin(self) -> None:
+        epoch = self._epoch
+        first = epoch.first_worker(self._num_workers)
+        self._journey.begin(epoch.batches(), epoch.cursor, first, epoch=epoch.epoch, as_places=epoch.gives_places)
 
     def __iter__(self) -> Self:
         return self
 
     def __len__(self) -> int:
-        return len(self._length)
+        return len(self._epoch)
 
     def __getstate__(self) -> NoReturn:
         refuse_to_be_pickled()
@@ -97,15 +105,20 @@ def _reraise(error: SampleError) -> NoReturn:
 def _prepare(assignment: Assignment) -> Prepared:
     """Makes a process a worker: seeds, and worker info."""
     _seeds.seed_worker(assignment.base_seed, assignment.worker_id)
+    _tell(assignment, assignment.epoch)
+    return Prepared(
+        make_front(),
+        collates_natively=lambda: is_stock(assignment.collate_fn),
+        gather=gather,
+        tell_epoch=lambda epoch: _tell(assignment, epoch),
+    )
+
+
+def _tell(assignment: Assignment, epoch: int) -> None:
+    """Sets what `get_worker_info` returns; torch's too, where the program has imported it: streams may ask that."""
     seed = _seeds.worker_seed(assignment.base_seed, assignment.worker_id)
-    info = dataset.WorkerInfo(assignment.worker_id, assignment.num_workers, seed, assignment.dataset)
+    info = dataset.WorkerInfo(assignment.worker_id, assignment.num_workers, seed, assignment.dataset, epoch)
     dataset.set_worker_info(info)
-    _tell_torch(info)
-    return Prepared(make_front(), lambda: is_stock(assignment.collate_fn), gather)
-
-
-def _tell_torch(info: dataset.WorkerInfo) -> None:
-    """Tells torch's `get_worker_info` too, where the program has imported it: streams made for torch ask that."""
     module: Any = sys.modules.get("torch.utils.data._utils.worker")
     if module is not None:
         module._worker_info = module.WorkerInfo(  # noqa: SLF001 - torch has no public way

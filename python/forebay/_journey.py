@@ -127,6 +127,7 @@ class Journey:
                 memory_budget=options.memory_budget_bytes,
                 on_full=_weakly(self._on_full),
             )
+            self._submit_indices: Callable[[Any], int] = self._engine.submit
             self._crew = Crew(context, self._engine, assignment)
 
     @classmethod
@@ -140,6 +141,8 @@ class Journey:
         base_seed: int,
         prepare: Callable[[Assignment], Prepared],
         standings: Mapping[int, Standing] | None = None,
+        seed: int | None = None,
+        epoch: int = 0,
     ) -> "Journey":
         """The journey that a loader of either front describes: their other attributes have the same names."""
         warn_of_equal_generators(loader, stacklevel=users_level())
@@ -155,6 +158,8 @@ class Journey:
             worker_init_fn=loader.worker_init_fn,
             prepare=prepare,
             standings=standings or {},
+            seed=seed,
+            epoch=epoch,
         )
         prefetch_factor = loader.prefetch_factor or 2
         if max(prefetch_factor, loader.num_workers) > _MOST_COUNTED:
@@ -189,7 +194,15 @@ class Journey:
         """
         self._ahead = Ahead(most, prepare, await_ready)
 
-    def begin(self, indices: Iterator[Any], cursor: Cursor | None = None, first_worker: int = 0) -> None:
+    def begin(
+        self,
+        indices: Iterator[Any],
+        cursor: Cursor | None = None,
+        first_worker: int = 0,
+        *,
+        epoch: int = 0,
+        as_places: bool = False,
+    ) -> None:
         """Begins an epoch over what a sampler gives, and sends the first batches ahead.
 
         What is left of an epoch that was not read to its end is waited for and dropped.
@@ -198,13 +211,17 @@ class Journey:
             indices: of the batches to deliver.
             cursor: which batches have been delivered already, and where it is noted from now on.
             first_worker: who makes the first batch.
+            epoch: its number, which the workers learn.
+            as_places: whether indices come as arrays; workers see lists.
         """
         self._check_process()
         with self._turn:
+            self._check_open()
+            self._engine.set_epoch(epoch)
+            self._submit_indices = self._engine.submit_places if as_places else self._engine.submit
             self._begin(indices, cursor or Cursor(), first_worker)
 
     def _begin(self, indices: Iterator[Any], cursor: Cursor, first_worker: int) -> None:
-        self._check_open()
         self._held.clear()
         self._ahead.clear()
         self._undelivered = 0
@@ -355,7 +372,7 @@ class Journey:
         if self._indices is None:
             return False
         try:
-            self._engine.submit(next(self._indices))
+            self._submit_indices(next(self._indices))
         except StopIteration:
             self._indices = None
             return False

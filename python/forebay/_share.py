@@ -22,8 +22,8 @@ class Share:
         length: samples in the order.
         rank: which rank, from 0.
         world: how many ranks.
-        uneven: what is done where the rest does not divide evenly: "keep" every sample (some ranks have one more), "pad"
-            with samples from the order's beginning, or "drop" what is left over.
+        uneven: what is done where the rest does not divide evenly: "keep" every sample (some ranks have one more),
+            "pad" with samples from the order's beginning, or "drop" what is left over.
         start: the first place that is dealt.
 
     Example:

@@ -3,9 +3,10 @@
 import pickle
 from typing import Any, TypeAlias
 
+from forebay._cursor import Standing
 from forebay.errors import StateError, UnpicklableError
 
-__all__ = ["Held", "is_stateful", "pack", "restore", "restore_iterator", "tell", "unpack"]
+__all__ = ["Held", "held_as", "is_stateful", "pack", "restore", "restore_iterator", "standing_of", "tell", "unpack"]
 
 Held: TypeAlias = dict[str, Any]
 """What a dataset and an iterator over it told: `dataset`, `iterator` (each only if it is stateful), `ended`."""
@@ -45,6 +46,18 @@ def unpack(data: bytes) -> Held:
     """The inverse of `pack`."""
     held: Held = pickle.loads(data)
     return held
+
+
+def standing_of(held: Held) -> Standing:
+    """How far a worker is, from what a state has of it."""
+    told: Held = {name: held[name] for name in ("dataset", "iterator", "ended") if name in held}
+    return Standing(int(held.get("batches", 0)), pack(told, "this process") if told else None)
+
+
+def held_as(standing: Standing, *, stream: bool) -> Held:
+    """The inverse of `standing_of`."""
+    held = {} if standing.state is None else unpack(standing.state)
+    return {"batches": standing.batches, **held} if stream else held
 
 
 def restore(dataset: Any, held: Held) -> None:

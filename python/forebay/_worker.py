@@ -11,6 +11,7 @@ from forebay._advice import Scene
 from forebay._cursor import Standing
 from forebay._engine import Front, Seat, Worker
 from forebay._fetch import FailedFetcher, Fetcher, StreamFetcher, fetcher_of, skip
+from forebay._sample_seeds import SampleSeeds
 from forebay._stateful import is_stateful, pack, restore, restore_iterator, tell, unpack
 from forebay.errors import UnpicklableError
 
@@ -33,6 +34,8 @@ class Assignment:
         worker_init_fn: called with `worker_id` before any sample is made.
         prepare: the front's preparation of a worker: seeds, worker info, threads.
         standings: how far the workers were, by number, where an epoch goes on in its middle.
+        seed: of the loader; None if it has none.
+        epoch: the number of the epoch for which the worker starts.
     """
 
     worker_id: int
@@ -46,6 +49,8 @@ class Assignment:
     worker_init_fn: Callable[[int], object] | None
     prepare: Callable[["Assignment"], "Prepared"]
     standings: Mapping[int, Standing] = field(default_factory=dict[int, Standing])
+    seed: int | None = None
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +61,13 @@ class Prepared:
         front: how objects become bytes.
         collates_natively: called after `worker_init_fn`: whether `collate_fn` is the front's own default, unchanged.
         gather: where it is: `(dataset, indices)` to the batch, or to None for making it sample by sample.
+        tell_epoch: called with the number of every later epoch, which `get_worker_info` shows.
     """
 
     front: Front
     collates_natively: Callable[[], bool]
     gather: Callable[[Any, Any], Any]
+    tell_epoch: Callable[[int], None]
 
 
 class TravellingSeat:
@@ -97,7 +104,7 @@ def work(seat: TravellingSeat, assignment: Assignment) -> None:
     worker = Worker(prepared.front, seat.seat)
     failed_start = _start(assignment)
     native = failed_start is None and prepared.collates_natively()
-    bench = _Bench(worker, assignment, failed_start, prepared.gather if native else None)
+    bench = _Bench(worker, assignment, failed_start, prepared.gather if native else None, prepared.tell_epoch)
     for indices in worker:
         bench.make(indices)
 
@@ -128,6 +135,7 @@ class _Bench:
         assignment: Assignment,
         failed_start: BaseException | None,
         gather: Callable[[Any, Any], Any] | None,
+        tell_epoch: Callable[[int], None],
     ) -> None:
         self._worker = worker
         self._assignment = assignment
@@ -136,7 +144,10 @@ class _Bench:
         self._gather = None if assignment.stream or not self._native else gather
         self._who = f"worker {assignment.worker_id}"
         self._scene = Scene(self._who, assignment.dataset, assignment.auto_collation, assignment.stream)
-        self._epoch: int | None = None
+        self._tell_epoch = tell_epoch
+        self._epoch = assignment.epoch
+        self._seeds = None if assignment.seed is None else SampleSeeds(assignment.seed, assignment.epoch)
+        self._pass: int | None = None
         self._fetcher: Fetcher | None = None
         self._standing = assignment.standings.get(assignment.worker_id)
         """Where the stream's first epoch goes on; None after that."""
@@ -153,6 +164,8 @@ class _Bench:
                 return
             samples = fetcher.fetch(indices)
             scene.samples = (samples,)
+            if not self._collates_natively(samples):
+                fetcher.seed_collate(indices)
             self._publish(samples, scene)
         except BaseException as error:  # noqa: BLE001 - the user's code may raise anything; it is reported in the trainer
             if isinstance(error, StopIteration) and self._assignment.stream:
@@ -166,9 +179,25 @@ class _Bench:
 
     def _fetcher_now(self, indices: Any) -> Fetcher:
         """What fetches in this epoch: a stream begins anew with every one."""
-        if self._fetcher is None or (self._assignment.stream and self._worker.epoch != self._epoch):
-            self._epoch, self._fetcher = self._worker.epoch, self._new_fetcher(indices)
+        if self._worker.epoch != self._epoch:
+            self._begin_epoch(self._worker.epoch)
+        if self._fetcher is None or (self._assignment.stream and self._worker.pass_number != self._pass):
+            self._pass, self._fetcher = self._worker.pass_number, self._new_fetcher(indices)
         return self._fetcher
+
+    def _begin_epoch(self, epoch: int) -> None:
+        """Tells everybody here that another epoch has begun."""
+        self._epoch = epoch
+        self._tell_epoch(epoch)
+        if self._seeds is None:
+            return
+        self._seeds.epoch = epoch
+        set_epoch: Callable[[int], object] | None = getattr(self._assignment.dataset, "set_epoch", None)
+        try:
+            if callable(set_epoch):
+                set_epoch(epoch)
+        except BaseException as error:  # noqa: BLE001 - as in make
+            self._failed_start, self._fetcher = error, None
 
     def _new_fetcher(self, indices: Any) -> Fetcher:
         told = self._assignment
@@ -176,7 +205,12 @@ class _Bench:
         if failed is None:
             try:
                 fetcher = fetcher_of(
-                    told.dataset, stream=told.stream, auto_collation=told.auto_collation, drop_last=told.drop_last
+                    told.dataset,
+                    stream=told.stream,
+                    auto_collation=told.auto_collation,
+                    drop_last=told.drop_last,
+                    seeds=self._seeds,
+                    worker=(told.worker_id, told.num_workers),
                 )
                 if isinstance(fetcher, StreamFetcher):
                     self._open(fetcher, indices)
@@ -197,6 +231,10 @@ class _Bench:
         held = unpack(standing.state)
         restore_iterator(fetcher.samples, held)
         fetcher.ended = bool(held.get("ended"))
+        if self._seeds is not None:
+            told = self._assignment
+            place = standing.batches * (len(indices) if told.auto_collation else 1)
+            fetcher.seed(self._seeds, told.worker_id, told.num_workers, place)
 
     def _state(self) -> bytes | None:
         """How the dataset stands after the batch that was just made, if it can tell."""

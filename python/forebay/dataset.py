@@ -138,12 +138,14 @@ class WorkerInfo:
         num_workers: number of workers of the loader.
         seed: the base seed of the epoch plus `id`; `random` was seeded with it.
         dataset: the dataset object this worker reads.
+        epoch: the number of the epoch: what `set_epoch` said, or how many began before.
     """
 
     id: int
     num_workers: int
     seed: int
     dataset: Any
+    epoch: int = 0
 
 
 _worker_info: WorkerInfo | None = None

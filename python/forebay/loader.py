@@ -5,15 +5,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from forebay import _seeds
-from forebay._advice import Scene
 from forebay._arguments import check, check_multiprocessing_context, warn_of_too_many_workers
 from forebay._copies import refuse_to_be_pickled
 from forebay._fallback import engine_is_missing, say_once
-from forebay._fetch import fetcher_of
 from forebay._gather import gather
+from forebay._inline import InlineBench
 from forebay._option_types import check_attributes, checked_memory_budget
+from forebay._seeding import checked_seeding
 from forebay._seeds import GeneratorLike
+from forebay._share import Uneven
+from forebay._state import Epoch, Resume, begin_epoch, length_of_epoch, loaded, set_epoch, state_of
 from forebay._tally import StreamTally
 from forebay.collate import is_stock
 from forebay.dataset import is_stream
@@ -54,6 +55,14 @@ class DataLoader:
         in_order: whether batches come in the sampler's order even if a later one is done first.
         memory_budget: shared memory, in bytes, that batches may take; None for half of the memory the process may use.
             When batches that you keep have used it up, further ones are copied to ordinary memory, with a warning.
+        seed: makes one stream of all: the order of an epoch is a function of the seed and the epoch's number, and every
+            sample's randomness of these and its index, whatever the number of workers. Excludes `generator`. See
+            docs/seed.md.
+        rank: with a seed, which part of every epoch is this process's; None for what torch.distributed or the
+            environment variable RANK says, or else 0.
+        world: of how many; None for what torch.distributed or WORLD_SIZE says, or else 1.
+        uneven: what ranks do with samples that do not divide evenly: "keep" them all, so that some ranks have one more;
+            "pad" with samples from the order's beginning, or "drop" what is left over, so that all have as many.
 
     Raises:
         ValueError: for a value out of range, and for arguments that exclude each other.
@@ -84,7 +93,21 @@ class DataLoader:
         persistent_workers: bool = False,
         in_order: bool = True,
         memory_budget: int | None = None,
+        seed: int | None = None,
+        rank: int | None = None,
+        world: int | None = None,
+        uneven: Uneven = "keep",
     ) -> None:
+        self._seeding = checked_seeding(
+            seed=seed,
+            rank=rank,
+            world=world,
+            uneven=uneven,
+            generator=generator,
+            sampler=sampler,
+            batch_sampler=batch_sampler,
+            stream=is_stream(dataset),
+        )
         checked = check(
             dataset,
             batch_size=batch_size,
@@ -101,7 +124,9 @@ class DataLoader:
             prefetch_factor=prefetch_factor,
             persistent_workers=persistent_workers,
             in_order=in_order,
+            seed=None if self._seeding is None else self._seeding.seed,
         )
+        self.seed, self.rank, self.world, self.uneven = seed, rank, world, uneven
         self.dataset = checked.dataset
         self.batch_size = checked.batch_size
         self.sampler = checked.sampler
@@ -120,6 +145,10 @@ class DataLoader:
         self._stream_length: int | None = None
         self._live: weakref.WeakSet[WorkersIterator] = weakref.WeakSet()
         self._iterator: WorkersIterator | None = None
+        self._epoch: Epoch | None = None
+        self._next_epoch = 0
+        """Its number, without a seed."""
+        self._resume: Resume | None = None
         self._built = True
 
     @property
@@ -149,7 +178,7 @@ class DataLoader:
     def __len__(self) -> int:
         """The number of batches of an epoch; for an iterable dataset with a length, as if one worker read it."""
         if not self.stream:
-            return len(self.index_sampler)
+            return length_of_epoch(self)
         length = self._stream_length = len(self.dataset)
         if self.batch_size is None:
             return length
@@ -165,18 +194,66 @@ class DataLoader:
                 "they are, too, and nothing warns"
             )
             return _InlineIterator(self, self._new_tally())
-        if self._iterator is not None and not self._iterator.ended:
-            self._iterator.begin(iter(self.index_sampler), self._new_tally())
-            return self._iterator
+        running = self._iterator
+        if running is not None and not running.ended and self._resume is None:
+            running.begin(begin_epoch(self, with_new_workers=False), self._new_tally())
+            return running
         check_attributes(self)
         warn_of_too_many_workers(self.num_workers, stacklevel=2)
         from forebay._iterator import WorkersIterator
 
-        iterator = WorkersIterator(self, self._new_tally())
+        iterator = WorkersIterator(self, begin_epoch(self), self._new_tally())
         self._live.add(iterator)
         if self.persistent_workers:
             self._iterator = iterator
         return iterator
+
+    def set_epoch(self, epoch: int) -> None:
+        """Says which epoch the next `iter()` begins, from 0. Samplers and dataset learn it by their `set_epoch`.
+
+        With a seed, every `iter()` is the next epoch by itself.
+
+        Raises:
+            ConfigError: when it is no number of an epoch.
+
+        Example:
+            >>> loader = DataLoader(range(6), batch_size=6, shuffle=True, seed=7)
+            >>> first, second = next(iter(loader)), next(iter(loader))
+            >>> loader.set_epoch(1)
+            >>> bool((next(iter(loader)) == second).all())
+            True
+        """
+        set_epoch(self, epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the latest epoch stands, after the batches that have been delivered: small, quick, fit for JSON.
+
+        The loader that loads it delivers the rest of that epoch. May be asked at any time; it starts no workers. See
+        docs/state.md.
+
+        Example:
+            >>> loader = DataLoader(range(6), batch_size=2, shuffle=True, seed=7)
+            >>> epoch = iter(loader)
+            >>> first = next(epoch)
+            >>> again = DataLoader(range(6), batch_size=2, shuffle=True, seed=7, num_workers=1)
+            >>> again.load_state_dict(loader.state_dict())
+            >>> [batch.tolist() for batch in again] == [batch.tolist() for batch in epoch]
+            True
+        """
+        return state_of(self)
+
+    def load_state_dict(self, state_dict: dict[str, Any], *, strict: bool = True) -> None:
+        """Has the next `iter()`, and only that, go on where `state_dict` was taken. An empty one is ignored.
+
+        Args:
+            state_dict: as `state_dict` gave it, of any of this loader's kind.
+            strict: False also takes a state of another seed, sampler or length of the dataset.
+
+        Raises:
+            StateError: the state is damaged, or of another kind of loader; the text says what differs.
+        """
+        if state_dict:
+            self._resume = loaded(self, state_dict, strict=strict)
 
     def _new_tally(self) -> StreamTally:
         return StreamTally(self.dataset, self._stream_length, self.num_workers)
@@ -195,7 +272,8 @@ class DataLoader:
 
     def __getstate__(self) -> dict[str, Any]:
         """A loader can be pickled and copied; its workers stay here."""
-        return {**{name: value for name, value in vars(self).items() if name != "_live"}, "_iterator": None}
+        mine = {name: value for name, value in vars(self).items() if name != "_live"}
+        return {**mine, "_iterator": None, "_epoch": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _live=weakref.WeakSet())
@@ -210,41 +288,54 @@ class _InlineIterator:
                 f"timeout={loader.timeout} needs workers: without them nobody can stop a slow dataset; set num_workers "
                 "to 1 or more, or timeout to 0"
             )
-        self._collate_fn = loader.collate_fn
-        self._dataset = loader.dataset
-        self._auto_collation, stream = loader.batch_sampler is not None, loader.stream
-        self._scene = Scene("this process", loader.dataset, self._auto_collation, stream)
-        self._fetcher = fetcher_of(
-            loader.dataset, stream=stream, auto_collation=self._auto_collation, drop_last=loader.drop_last
+        self._epoch = begin_epoch(loader)
+        self._bench = InlineBench(
+            loader, self._epoch, stream=loader.stream, auto_collation=loader.batch_sampler is not None
         )
+        self._dataset = loader.dataset
+        self._collate_fn = loader.collate_fn
+        self._gathers = loader.batch_sampler is not None
         self._tally = tally
-        self._indices = iter(loader.index_sampler)
-        self._length = loader.index_sampler
-        # Drawn although nobody needs it: the order does not depend on whether there are workers.
-        _seeds.draw_base_seed(loader.generator)
+        self._indices = self._epoch.batches()
+        self._drawn: list[Any] = []
+        """The indices of a batch that has not been delivered: if its making was interrupted, it is made again."""
 
     def __iter__(self) -> Self:
         return self
 
     def __len__(self) -> int:
-        return len(self._length)
+        return len(self._epoch)
 
     def __getstate__(self) -> NoReturn:
         refuse_to_be_pickled()
 
     def __next__(self) -> Any:
-        indices = next(self._indices)
-        gathered = gather(self._dataset, indices) if self._auto_collation and is_stock(self._collate_fn) else None
-        return self._made(indices) if gathered is None else gathered
+        if not self._drawn:
+            try:
+                self._drawn.append(next(self._indices))
+            except StopIteration:
+                self._epoch.cursor.finished = True
+                raise
+        (indices,) = self._drawn
+        try:
+            batch = self._made(indices.tolist() if self._epoch.gives_places else indices)
+        except StopIteration:
+            self._epoch.cursor.finished = True
+            raise
+        except Exception:
+            self._pass()
+            raise
+        self._pass()
+        return batch
 
     def _made(self, indices: Any) -> Any:
-        self._scene.begin(indices)
-        with self._scene as scene:
-            try:
-                samples = self._fetcher.fetch(indices)
-            finally:
-                scene.index = self._fetcher.current
-            scene.samples = (samples,)
-            batch = self._collate_fn(samples)
-        self._tally.count(stacklevel=2)
+        batch = gather(self._dataset, indices) if self._gathers and is_stock(self._collate_fn) else None
+        if batch is None:
+            batch = self._bench.make(indices)
+            self._tally.count(stacklevel=3)
         return batch
+
+    def _pass(self) -> None:
+        """A batch, or an exception in its place, is the program's now."""
+        self._epoch.cursor.position += 1
+        self._drawn.clear()

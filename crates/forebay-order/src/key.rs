@@ -21,6 +21,8 @@ pub enum Use {
     Sampler = 4,
     /// The draws of a weighted sampler.
     Weights = 5,
+    /// The global generators while a batch is collated.
+    Collate = 6,
 }
 
 /// One epoch of a loader with a seed.
@@ -68,6 +70,11 @@ impl Key {
     /// The seeds of the global generators before a sampler that draws from them begins an epoch.
     pub fn sampler_seeds(self) -> SampleSeeds {
         SampleSeeds::of(self.words(Use::Sampler, 0, 0))
+    }
+
+    /// The seeds of the global generators before the batch that begins with `index` is collated.
+    pub fn collate_seeds(self, index: u64) -> SampleSeeds {
+        SampleSeeds::of(self.words(Use::Collate, index, 0))
     }
 
     /// The private generator of the sample at `index`.

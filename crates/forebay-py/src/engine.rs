@@ -1,11 +1,13 @@
 //! The trainer's side of the journey.
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use forebay_engine::{EngineConfig, EngineError, Outcome, OutsideCrew, Turn, layout::Value};
 use forebay_shm::sys::{Woken, close_on_exec, watch_process};
+use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList};
@@ -18,6 +20,8 @@ use crate::front::Front;
 const PACKED: u32 = 0;
 /// Indices are a pickle.
 const PICKLED: u32 = 1;
+/// Before the indices: the number of their epoch.
+const EPOCH_BYTES: usize = 8;
 
 /// Sends batches' indices to workers and takes their batches in: the whole journey but the making.
 ///
@@ -36,6 +40,8 @@ pub struct Engine {
     /// `None` once released: then the last kept batch frees the memory.
     engine: Mutex<Option<forebay_engine::Engine>>,
     last: Mutex<Origin>,
+    /// The number of the epoch whose batches are submitted.
+    epoch: AtomicU64,
 }
 
 /// Where a batch came from.
@@ -61,7 +67,13 @@ impl Engine {
     ) -> PyResult<Self> {
         let config = EngineConfig::new(workers, prefetch_factor, in_order, memory_budget);
         let engine = config.and_then(forebay_engine::Engine::new).map_err(|error| raise(py, error))?;
-        Ok(Self { front, on_full, engine: Mutex::new(Some(engine)), last: Mutex::default() })
+        Ok(Self {
+            front,
+            on_full,
+            engine: Mutex::new(Some(engine)),
+            last: Mutex::default(),
+            epoch: AtomicU64::default(),
+        })
     }
 
     /// What worker `worker` needs to take part; pass it on while its process is started.
@@ -87,11 +99,22 @@ impl Engine {
 
     /// Sends the indices of one batch, as the sampler gave them; tells its step.
     fn submit(&self, py: Python<'_>, indices: &Bound<'_, PyAny>) -> PyResult<u64> {
-        let (format, bytes) = match pack(indices) {
-            Some(bytes) => (PACKED, bytes),
-            None => (PICKLED, pickle(indices)?),
-        };
+        let (format, bytes) = pack(self.epoch.load(Ordering::Relaxed), indices)?;
         self.with(py, |engine| engine.submit(format, bytes))
+    }
+
+    /// The same for indices in a contiguous int64 array; the worker sees a list of integers.
+    fn submit_places(&self, py: Python<'_>, places: &Bound<'_, PyAny>) -> PyResult<u64> {
+        let mut bytes = self.epoch.load(Ordering::Relaxed).to_ne_bytes().to_vec();
+        for place in PyBuffer::<i64>::get(places)?.to_vec(py)? {
+            bytes.extend_from_slice(&place.to_ne_bytes());
+        }
+        self.with(py, |engine| engine.submit(PACKED, bytes))
+    }
+
+    /// The number of the epoch whose batches are submitted from now on. Workers learn it with every batch.
+    fn set_epoch(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Relaxed);
     }
 
     /// The next batch. Waits for it without the interpreter's lock, at most `timeout` seconds (None: for ever).
@@ -146,7 +169,8 @@ impl Engine {
         let packed = |engine: &mut forebay_engine::Engine| {
             Ok(engine.indices(step).map(|(format, bytes)| (format, bytes.to_vec())))
         };
-        self.with(py, packed)?.map(|(format, bytes)| unpack(py, format, &bytes)).transpose()
+        let unpacked = |(format, bytes): (u32, Vec<u8>)| Ok(unpack(py, format, &bytes)?.1);
+        self.with(py, packed)?.map(unpacked).transpose()
     }
 
     /// The worker that has to make the batch awaited next, and that batch's step; None when nothing is awaited.
@@ -277,32 +301,44 @@ fn apart(pair: Value) -> Option<(Value, Vec<u8>)> {
     }
 }
 
-/// A list of plain integers, as the default samplers make them, packed. Anything else keeps its types by pickle.
-fn pack(indices: &Bound<'_, PyAny>) -> Option<Vec<u8>> {
+/// The payload of a ticket: the number of the epoch and the indices.
+fn pack(epoch: u64, indices: &Bound<'_, PyAny>) -> PyResult<(u32, Vec<u8>)> {
+    let mut bytes = epoch.to_ne_bytes().to_vec();
+    if pack_list(indices, &mut bytes).is_some() {
+        return Ok((PACKED, bytes));
+    }
+    bytes.truncate(EPOCH_BYTES);
+    // A plain pickle: they are the sampler's, not a batch's.
+    let pickle = indices.py().import("pickle")?.call_method1("dumps", (indices, 5))?;
+    bytes.extend_from_slice(pickle.cast_into::<PyBytes>()?.as_bytes());
+    Ok((PICKLED, bytes))
+}
+
+/// A list of plain integers, as samplers make them. Anything else keeps its types by pickle.
+fn pack_list(indices: &Bound<'_, PyAny>, bytes: &mut Vec<u8>) -> Option<()> {
     let list = indices.cast_exact::<PyList>().ok()?;
-    let mut bytes = Vec::with_capacity(list.len() * 8);
+    bytes.reserve(list.len() * 8);
     for index in list.iter() {
         if !index.is_exact_instance_of::<PyInt>() {
             return None;
         }
         bytes.extend_from_slice(&index.extract::<i64>().ok()?.to_ne_bytes());
     }
-    Some(bytes)
+    Some(())
 }
 
-/// Indices of any other kind. A plain pickle: they are the sampler's, not a batch's.
-fn pickle(indices: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-    let pickle = indices.py().import("pickle")?.call_method1("dumps", (indices, 5))?;
-    Ok(pickle.cast_into::<PyBytes>()?.as_bytes().to_vec())
-}
-
-/// The indices as the sampler gave them: the inverse of `pack` and `pickle`.
-pub(crate) fn unpack<'py>(py: Python<'py>, format: u32, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    if format == PACKED {
+/// The epoch and the indices as the sampler gave them: the inverse of `pack`.
+pub(crate) fn unpack<'py>(py: Python<'py>, format: u32, bytes: &[u8]) -> PyResult<(u64, Bound<'py, PyAny>)> {
+    let (epoch, bytes) = bytes
+        .split_first_chunk()
+        .ok_or_else(|| raise(py, EngineError::Layout("a ticket without the number of its epoch")))?;
+    let indices = if format == PACKED {
         let (numbers, _) = bytes.as_chunks::<8>();
-        return Ok(PyList::new(py, numbers.iter().map(|number| i64::from_ne_bytes(*number)))?.into_any());
-    }
-    py.import("pickle")?.call_method1("loads", (PyBytes::new(py, bytes),))
+        PyList::new(py, numbers.iter().map(|number| i64::from_ne_bytes(*number)))?.into_any()
+    } else {
+        py.import("pickle")?.call_method1("loads", (PyBytes::new(py, bytes),))?
+    };
+    Ok((u64::from_ne_bytes(*epoch), indices))
 }
 
 /// A worker's place: four descriptors and a number. A process started by `fork` inherits it; for others it is

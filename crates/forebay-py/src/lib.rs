@@ -31,6 +31,8 @@ mod _engine {
     #[pymodule_export]
     use crate::order::base_seed;
     #[pymodule_export]
+    use crate::order::collate_seeds;
+    #[pymodule_export]
     use crate::order::sample_rng_key;
     #[pymodule_export]
     use crate::order::sample_seeds;

@@ -63,6 +63,12 @@ pub(crate) fn sample_seeds(seed: u64, epoch: u64, index: u64) -> (u64, u32, u64)
     triple(Key::new(seed, epoch).sample_seeds(index))
 }
 
+/// The same before the batch that begins with `index` is collated.
+#[pyfunction]
+pub(crate) fn collate_seeds(seed: u64, epoch: u64, index: u64) -> (u64, u32, u64) {
+    triple(Key::new(seed, epoch).collate_seeds(index))
+}
+
 /// The same before a sampler that draws from them begins an epoch.
 #[pyfunction]
 pub(crate) fn sampler_seeds(seed: u64, epoch: u64) -> (u64, u32, u64) {

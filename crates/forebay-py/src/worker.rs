@@ -30,6 +30,7 @@ pub struct Worker {
 struct State {
     worker: forebay_engine::Worker,
     ticket: Option<Ticket>,
+    epoch: u64,
 }
 
 #[pymethods]
@@ -38,7 +39,7 @@ impl Worker {
     fn new(py: Python<'_>, front: Py<Front>, seat: &Bound<'_, Seat>) -> PyResult<Self> {
         let seat = seat.get().take()?;
         let worker = forebay_engine::Worker::join_as_process(seat).map_err(|error| raise(py, error))?;
-        Ok(Self { front, state: Mutex::new(State { worker, ticket: None }) })
+        Ok(Self { front, state: Mutex::new(State { worker, ticket: None, epoch: 0 }) })
     }
 
     fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
@@ -54,17 +55,26 @@ impl Worker {
                 None => py.check_signals()?,
                 Some(Order::Stop) => return Ok(None),
                 Some(Order::Fill(ticket)) => {
-                    let indices = unpack(py, ticket.format, &ticket.indices)?.unbind();
-                    self.lock().ticket = Some(ticket);
-                    return Ok(Some(indices));
+                    let (epoch, indices) = unpack(py, ticket.format, &ticket.indices)?;
+                    let mut state = self.lock();
+                    state.epoch = epoch;
+                    state.ticket = Some(ticket);
+                    return Ok(Some(indices.unbind()));
                 }
             }
         }
     }
 
-    /// The epoch of the batch that is being made, counted from 0; None between batches.
+    /// The number that the trainer gave the epoch of the latest batch.
     #[getter]
-    fn epoch(&self) -> Option<u64> {
+    fn epoch(&self) -> u64 {
+        self.lock().epoch
+    }
+
+    /// Which epoch of this worker's life the batch that is being made is of, counted from 0; None between batches. A
+    /// stream begins anew with each, whatever their numbers are.
+    #[getter]
+    fn pass_number(&self) -> Option<u64> {
         self.lock().ticket.as_ref().map(|ticket| ticket.epoch)
     }
 

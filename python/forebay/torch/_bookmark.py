@@ -1,16 +1,16 @@
 """What a loader keeps of its running epoch, so that its state can be told at any batch, and how an epoch goes on."""
 
 import copy
-import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.utils.data.dataloader import _DatasetKind
 
-from forebay._callers import users_level
+from forebay import _resume
 from forebay._cursor import Cursor, Standing
-from forebay._stateful import Held, is_stateful, restore, tell, unpack
-from forebay.errors import StateError, StateWarning
+from forebay._resume import check_workers, warn_of_skipping
+from forebay._seeding import members
+from forebay._stateful import Held, held_as, is_stateful, restore, tell
 from forebay.torch import _order
 from forebay.torch._encoding import encoded_order
 from forebay.torch._order import Order
@@ -25,9 +25,13 @@ from forebay.torch._state import (
     Resume,
     State,
     portrait,
+    state_of_epoch,
 )
 
-__all__ = ["Bookmark", "state_of"]
+if TYPE_CHECKING:
+    from forebay.torch._seeded import SeededBookmark
+
+__all__ = ["Bookmark", "open_bookmark", "state_of"]
 
 _SAMPLES = "samples_yielded"
 _INNER = "sampler_state"
@@ -45,6 +49,10 @@ class Bookmark:
         resume: the state that this epoch goes on from, or None.
     """
 
+    seed = None
+    epoch = 0
+    gives_places = False
+
     def __init__(self, loader: Any, before: "Bookmark | None" = None) -> None:
         resume: Resume | None = getattr(loader, "_resume", None)
         self._stream = loader._dataset_kind == _DatasetKind.Iterable
@@ -52,7 +60,7 @@ class Bookmark:
         """Whether the loader can be asked for its state: torch's own class cannot."""
         self._num_workers = int(loader.num_workers)
         if resume is not None:
-            _check_workers(resume, self._num_workers)
+            check_workers(resume, self._num_workers)
         self._loaded = resume
         self.resume = resume if resume is not None and resume.in_epoch else None
         self.cursor = Cursor(standings=resume.standings() if resume is not None else None)
@@ -60,6 +68,9 @@ class Bookmark:
             self.cursor = self.resume.cursor()
         if before is not None and not self._stream:
             self.cursor.standings = dict(before.cursor.standings)
+        self.delivered_before = self.cursor.delivered
+        """Batches of this epoch that were delivered before it went on."""
+        self._sampler = loader._index_sampler
         self._order: Order | None = None if self.resume is None else self.resume.order
         self._recorded: list[Any] | None = None
         """The samplers that the order was noted of."""
@@ -79,11 +90,14 @@ class Bookmark:
             if not resume.in_epoch:
                 _set_generators(loader, resume.order)
             elif bookmark._stream:
-                _warn_of_skipping(resume)
+                warn_of_skipping(resume.held)
             if bookmark._num_workers == 0:
                 for held in resume.held:
                     restore(loader.dataset, held)
         return bookmark
+
+    def __len__(self) -> int:
+        return len(self._sampler)
 
     def base_seed(self, loader: Any, drawn: int) -> int:
         """The seed of the workers: the one that was drawn, or that of the workers which go on."""
@@ -95,7 +109,7 @@ class Bookmark:
 
     def record(self, loader: Any, *, seeded_between: bool = False) -> None:
         """Called just before the sampler is asked: notes what it will draw from, unless that is known."""
-        samplers = _order.members(loader._index_sampler)
+        samplers = members(loader._index_sampler)
         is_known = self._order is not None and (self._recorded is None or _same(self._recorded, samplers))
         if self._keeps and not is_known:
             stateful = _has_stateful_sampler(loader)
@@ -162,7 +176,7 @@ class Bookmark:
         standings = self.cursor.standings
         if not standings:
             return []
-        return [_as_held(standings.get(worker, Standing()), self._stream) for worker in range(self._num_workers)]
+        return [held_as(standings.get(worker, Standing()), stream=self._stream) for worker in range(self._num_workers)]
 
 
 def _held_here(loader: Any, fetcher: Any, cursor: Cursor) -> list[Held]:
@@ -174,9 +188,13 @@ def _held_here(loader: Any, fetcher: Any, cursor: Cursor) -> list[Held]:
     return [{"batches": cursor.delivered, **held}]
 
 
-def _as_held(standing: Standing, stream: bool) -> Held:
-    held = {} if standing.state is None else unpack(standing.state)
-    return {"batches": standing.batches, **held} if stream else held
+def open_bookmark(loader: Any, before: "Bookmark | SeededBookmark | None" = None) -> "Bookmark | SeededBookmark":
+    """Begins an epoch, before torch's own iterator draws anything for it."""
+    if getattr(loader, "_seeding", None) is not None:
+        from forebay.torch._seeded import SeededBookmark  # needs the engine, which not every system has
+
+        return SeededBookmark(loader)
+    return Bookmark.open(loader, before if isinstance(before, Bookmark) else None)
 
 
 class SamplerLog:
@@ -212,7 +230,7 @@ class SamplerLog:
         return told
 
     def _ask(self) -> State:
-        sampler, *inner = _order.members(self._sampler)
+        sampler, *inner = members(self._sampler)
         told: State = {}
         if is_stateful(sampler):
             told[SAMPLER] = sampler.state_dict()
@@ -233,7 +251,7 @@ def _first_stateful(samplers: list[Any]) -> list[Any]:
 
 
 def _has_stateful_sampler(loader: Any, iterator: Any = None) -> bool:
-    return is_stateful(iterator) or any(map(is_stateful, _order.members(loader._index_sampler)))
+    return is_stateful(iterator) or any(map(is_stateful, members(loader._index_sampler)))
 
 
 def _rest(loader: Any, resume: Resume, iterator: Iterator[Any]) -> Iterator[Any]:
@@ -242,7 +260,7 @@ def _rest(loader: Any, resume: Resume, iterator: Iterator[Any]) -> Iterator[Any]
     _order.set_epochs(loader, resume.order.epochs)
     told: Any = resume.state.get(SAMPLER)
     of_iterator = resume.state.get(SAMPLER_ITERATOR)
-    sampler, *inner = _order.members(loader._index_sampler)
+    sampler, *inner = members(loader._index_sampler)
     within = _first_stateful(inner) if told is not None and _INNER in told else []
     if is_stateful(sampler) and told is not None:
         sampler.load_state_dict(copy.deepcopy(told))
@@ -265,38 +283,18 @@ def _generators_now(loader: Any) -> Order:
     return Order(generators=[generator.get_state() for generator in _order.own_generators(loader)])
 
 
-def _check_workers(resume: Resume, num_workers: int) -> None:
-    if resume.held and resume.num_workers != num_workers:
-        raise StateError(
-            f"this state was taken with num_workers={resume.num_workers}, and has what the dataset of each worker "
-            f"told, or how far its stream was; it cannot go on with num_workers={num_workers}: set num_workers to "
-            f"{resume.num_workers} until the epoch is over"
-        )
-
-
-def _warn_of_skipping(resume: Resume) -> None:
-    """Warns if a stream has to be read from its beginning to where it stood."""
-    batches = sum(held.get("batches", 0) for held in resume.held if not {"dataset", "iterator"} & held.keys())
-    if batches > 0:
-        warnings.warn(
-            f"neither the dataset nor the iterator over it has state_dict and load_state_dict: {batches} batches are "
-            "read and dropped to come to where the epoch goes on. Give one of them both methods, and it goes on at "
-            "once.",
-            StateWarning,
-            stacklevel=users_level(),
-        )
-
-
 def state_of(loader: Any) -> State:
     """The state of a loader: of its latest epoch, or the one that was loaded and waits for `iter()`."""
     if loader._resume is not None:
         waiting: State = copy.deepcopy(loader._resume.state)
         return waiting
-    bookmark: Bookmark | None = loader._bookmark
+    bookmark: Bookmark | SeededBookmark | None = loader._bookmark
     if loader._unserved:
         return _state(Cursor(), {"version": VERSION, "unserved": True}, {}, None)
     if bookmark is not None:
         return bookmark.describe(loader)
+    if loader._seeding is not None:
+        return state_of_epoch(0, False, _resume.describe(None, loader), 0)
     ours: State = {"version": VERSION, "in_epoch": False, "num_workers": int(loader.num_workers)}
     ours["order"] = encoded_order(_generators_now(loader))
     held = tell(loader.dataset) if loader.num_workers == 0 else None

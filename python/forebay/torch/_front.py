@@ -12,7 +12,7 @@ from torch.utils.data._utils import collate as torch_collate
 from torch.utils.data._utils import signal_handling
 from torch.utils.data._utils import worker as torch_worker
 
-from forebay import _ledger, _seeds
+from forebay import _ledger, _seeds, dataset
 from forebay._engine import Front
 from forebay._front import DTYPES
 from forebay._worker import Assignment, Prepared
@@ -62,13 +62,34 @@ def prepare(assignment: Assignment) -> Prepared:
     random.seed(seed)
     _seed_torch(seed)
     np.random.seed(_seeds.numpy_state(assignment.base_seed, assignment.worker_id))
-    torch_worker._worker_info = torch_worker.WorkerInfo(
-        id=assignment.worker_id, num_workers=assignment.num_workers, seed=seed, dataset=assignment.dataset
-    )
+    _tell(assignment, assignment.epoch)
     registry = torch_collate.default_collate_fn_map
     if registry.get(torch.Tensor) is torch_collate.collate_tensor_fn:
         registry[torch.Tensor] = _stack_on_the_heap
-    return Prepared(make_front(), lambda: _collates_as_stock(assignment), Gather(_MOST_GATHERED_ROW_BYTES))
+    return Prepared(
+        make_front(),
+        collates_natively=lambda: _collates_as_stock(assignment),
+        gather=Gather(_MOST_GATHERED_ROW_BYTES),
+        tell_epoch=lambda epoch: _tell(assignment, epoch),
+    )
+
+
+class _SeededWorkerInfo(torch_worker.WorkerInfo):
+    """Torch's, and the number of the epoch. Without a seed there is no more than torch has."""
+
+    epoch: int = 0
+
+
+def _tell(assignment: Assignment, epoch: int) -> None:
+    """Sets what `get_worker_info` returns, torch's and Forebay's own."""
+    worker_id, num_workers, told = assignment.worker_id, assignment.num_workers, assignment.dataset
+    seed = _seeds.worker_seed(assignment.base_seed, worker_id)
+    kind = torch_worker.WorkerInfo if assignment.seed is None else _SeededWorkerInfo
+    info = kind(id=worker_id, num_workers=num_workers, seed=seed, dataset=told)
+    if isinstance(info, _SeededWorkerInfo):
+        object.__setattr__(info, "epoch", epoch)  # torch's are frozen
+    torch_worker._worker_info = info
+    dataset.set_worker_info(dataset.WorkerInfo(worker_id, num_workers, seed, told, epoch))
 
 
 def _seed_torch(seed: int) -> None:

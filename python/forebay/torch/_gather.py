@@ -22,7 +22,7 @@ from forebay.torch._pickling import is_plain
 from forebay.torch._places import Places
 from forebay.torch._registry import is_stock_registry
 
-__all__ = ["Gather", "GatheringFetcher"]
+__all__ = ["Gather", "GatheringFetcher", "gather_places"]
 
 _DTYPES = frozenset(
     {
@@ -59,6 +59,13 @@ class GatheringFetcher(fetch._MapDatasetFetcher):
 
     def _gathers(self) -> bool:
         return self.takes_places and _stacks_here()
+
+
+def gather_places(dataset: Any, places: Places, collate_fn: Any) -> Any:
+    """The batch at the indices in this array, or None where it has to be made sample by sample."""
+    if collate_fn is not default_collate or type(dataset) not in _PARTS or not _stacks_here():
+        return None
+    return _gather.at(dataset, places)
 
 
 def _stacks_here() -> bool:

@@ -9,10 +9,11 @@ from torch.utils.data.dataloader import _DatasetKind, _SingleProcessDataLoaderIt
 from forebay import _ledger
 from forebay._fetch import skip
 from forebay._stateful import restore_iterator
-from forebay.torch._bookmark import Bookmark
+from forebay.torch._bookmark import open_bookmark
 from forebay.torch._gather import GatheringFetcher
 from forebay.torch._order import draws_when_advanced
 from forebay.torch._places import places_of_batches
+from forebay.torch._seeded import SeededBookmark, SeededFetcher
 from forebay.torch._state import Resume
 
 __all__ = ["InlineIterator"]
@@ -25,7 +26,7 @@ class InlineIterator(_SingleProcessDataLoaderIter):
     """
 
     _account: _ledger.Account | None = None
-    _places: GatheringFetcher | None = None
+    _places: GatheringFetcher | SeededFetcher | None = None
     """What takes a batch's indices as an array, if they come as that."""
     _num_before = 0
     """Of `_num_yielded`, how many were delivered before this epoch was resumed."""
@@ -33,14 +34,17 @@ class InlineIterator(_SingleProcessDataLoaderIter):
     """Whether the indices of a batch were drawn that has not been delivered."""
 
     def __init__(self, loader: torch.utils.data.DataLoader[Any]) -> None:
-        self._bookmark = Bookmark.open(loader)
+        self._bookmark = open_bookmark(loader)
         self._unbegun: torch.utils.data.DataLoader[Any] | None = loader
         """The loader, until its sampler is asked for the first time."""
         if not draws_when_advanced(loader._index_sampler):
             self._bookmark.record(loader, seeded_between=True)
         super().__init__(loader)
         self._profile_name = f"enumerate(DataLoader)#{_SingleProcessDataLoaderIter.__name__}.__next__"
-        if self._dataset_kind == _DatasetKind.Map:
+        if isinstance(self._bookmark, SeededBookmark):
+            self._dataset_fetcher = SeededFetcher(loader, self._bookmark)
+            self._places = self._dataset_fetcher if self._bookmark.gives_places else None
+        elif self._dataset_kind == _DatasetKind.Map:
             self._dataset_fetcher = GatheringFetcher(
                 self._dataset, self._auto_collation, self._collate_fn, self._drop_last
             )
@@ -49,7 +53,10 @@ class InlineIterator(_SingleProcessDataLoaderIter):
         if self._dataset_kind == _DatasetKind.Iterable and self._bookmark.resume is not None:
             self._go_on(self._bookmark.resume)
         self._sampler_iter = self._bookmark.batches(loader, self._sampler_iter)
-        self._num_yielded = self._num_before = self._bookmark.cursor.delivered
+        self._num_yielded = self._num_before = self._bookmark.delivered_before
+
+    def __len__(self) -> int:
+        return len(self._bookmark)
 
     def __next__(self) -> Any:
         # Torch's own also compares what an iterable dataset gives with what its length promised, and begins again.

@@ -10,7 +10,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter, _DatasetKind, _Mult
 from forebay import _ledger
 from forebay._journey import Journey, SampleError
 from forebay._report import WorkerTraceback
-from forebay.torch._bookmark import Bookmark
+from forebay.torch._bookmark import open_bookmark
 from forebay.torch._front import make_front, prepare
 from forebay.torch._pinning import MOST_AHEAD, Pinned, Pinner
 
@@ -28,7 +28,7 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
     """Of `_num_yielded`, how many were delivered before this epoch was resumed."""
 
     def __init__(self, loader: torch.utils.data.DataLoader[Any]) -> None:
-        bookmark = Bookmark.open(loader)
+        bookmark = open_bookmark(loader)
         # Everything of torch's multi-process iterator but its workers and queues.
         _BaseDataLoaderIter.__init__(self, loader)
         self._profile_name = f"enumerate(DataLoader)#{_MultiProcessingDataLoaderIter.__name__}.__next__"
@@ -44,6 +44,8 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
             base_seed=self._base_seed,
             prepare=prepare,
             standings=bookmark.cursor.standings,
+            seed=bookmark.seed,
+            epoch=bookmark.epoch,
         )
         self._workers: Any = self._journey.processes
         self._bookmark = bookmark
@@ -59,13 +61,22 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         if self._account is not None:
             self._account.finish(self)
         if not first_iter:
-            self._bookmark = Bookmark.open(loader, before=self._bookmark)
+            self._bookmark = open_bookmark(loader, before=self._bookmark)
         bookmark = self._bookmark
         bookmark.record(loader)
         _BaseDataLoaderIter._reset(self, loader, first_iter)
         self._sampler_iter = bookmark.batches(loader, self._sampler_iter)
-        self._num_yielded = self._num_before = bookmark.cursor.delivered
-        self._journey.begin(self._sampler_iter, bookmark.cursor, bookmark.first_worker)
+        self._num_yielded = self._num_before = bookmark.delivered_before
+        self._journey.begin(
+            self._sampler_iter,
+            bookmark.cursor,
+            bookmark.first_worker,
+            epoch=bookmark.epoch,
+            as_places=bookmark.gives_places,
+        )
+
+    def __len__(self) -> int:
+        return len(self._bookmark)
 
     def __next__(self) -> Any:
         # Torch's own also compares what an iterable dataset gives with what its length promised.

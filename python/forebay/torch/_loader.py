@@ -1,20 +1,24 @@
 """PyTorch's `DataLoader`, with batches made and moved by Forebay's engine."""
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from multiprocessing.context import BaseContext
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import torch
 import torch.utils.data
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from forebay._option_types import check_option_types, checked_memory_budget
+from forebay._resume import resume_in
+from forebay._seeding import Seeding, checked_seeding
+from forebay._share import Uneven
 from forebay.errors import ConfigError
+from forebay.sampler import ShuffleSampler
 from forebay.torch._bookmark import Bookmark, state_of
 from forebay.torch._serving import iterator_of
 from forebay.torch._standing_in import StandIn
-from forebay.torch._state import Resume, check_no_resume, loaded
+from forebay.torch._state import check_no_resume, loaded
 from forebay.torch._stock import StockDataLoader, get_stock_iterator
 
 __all__ = ["DataLoader"]
@@ -32,6 +36,14 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
         dataset: as in torch, and so are all arguments up to `in_order`.
         memory_budget: shared memory, in bytes, that batches may take; None for half of the memory the process may use.
             When batches that you keep have used it up, further ones are copied to ordinary memory, with a warning.
+        seed: makes one stream of all: the order of an epoch is a function of the seed and the epoch's number, and every
+            sample's randomness of these and its index, whatever the number of workers. Excludes `generator`. See
+            docs/seed.md. None is PyTorch's behaviour, bit for bit.
+        rank: with a seed, which part of every epoch is this process's; None for what torch.distributed or the
+            environment variable RANK says, or else 0.
+        world: of how many; None for what torch.distributed or WORLD_SIZE says, or else 1.
+        uneven: what ranks do with samples that do not divide evenly: "keep" them all, so that some ranks have one more;
+            "pad" with samples from the order's beginning, or "drop" what is left over, so that all have as many.
 
     Example:
         >>> with DataLoader(range(4), batch_size=2, num_workers=1) as loader:
@@ -45,8 +57,10 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
     """Iterators with workers."""
     _bookmark: Bookmark | None = None
     """Of the latest epoch."""
-    _resume: Resume | None = None
+    _resume: Any = None
     """A state that was loaded, until the next `iter()`."""
+    _seeding: Seeding | None = None
+    """The loader's seed, if it has one."""
     _unserved: bool = False
     """Whether torch's own iterator was the latest."""
 
@@ -71,6 +85,10 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
         pin_memory_device: str = "",
         in_order: bool = True,
         memory_budget: int | None = None,
+        seed: int | None = None,
+        rank: int | None = None,
+        world: int | None = None,
+        uneven: Uneven = "keep",
     ) -> None:
         check_option_types(
             num_workers=num_workers,
@@ -82,6 +100,21 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
         _check_generator(generator)
         if DataLoader in type(self).__mro__:  # not so where a class was derived from torch's before `forebay.install`
             self.memory_budget = checked_memory_budget(memory_budget)
+        seeding = checked_seeding(
+            seed=seed,
+            rank=rank,
+            world=world,
+            uneven=uneven,
+            generator=generator,
+            sampler=sampler,
+            batch_sampler=batch_sampler,
+            stream=isinstance(dataset, torch.utils.data.IterableDataset),
+        )
+        if seeding is not None:
+            self._seeding = seeding
+            self.seed, self.rank, self.world, self.uneven = seed, rank, world, uneven
+            if shuffle and seeding.makes_order:
+                sampler, shuffle = ShuffleSampler(cast("Sized", dataset), seed=seeding.seed), None
         StockDataLoader.__init__(
             self,
             dataset,
@@ -129,6 +162,41 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
             self._live.add(iterator)
         return iterator
 
+    def __len__(self) -> int:
+        """The number of batches of an epoch; with a seed and several ranks, of this one."""
+        if self._seeding is None or isinstance(self.dataset, torch.utils.data.IterableDataset):
+            return StockDataLoader.__len__(self)
+        from forebay.torch._seeded import length_of_epoch  # needs the engine, which not every system has
+
+        return length_of_epoch(self)
+
+    @property
+    def set_epoch(self) -> Callable[[int], None]:
+        """With a seed, `loader.set_epoch(n)` says which epoch the next `iter()` begins, from 0.
+
+        Without it, every `iter()` is the next epoch. Samplers and dataset learn the number by their own `set_epoch`.
+        A loader without a seed has no such method, as torch's has none: libraries look for it.
+
+        Example:
+            >>> loader = DataLoader(range(6), batch_size=6, shuffle=True, seed=7)
+            >>> first, second = next(iter(loader)), next(iter(loader))
+            >>> loader.set_epoch(1)
+            >>> bool((next(iter(loader)) == second).all())
+            True
+        """
+        if self._seeding is None:
+            raise AttributeError(
+                "a loader without a seed has no set_epoch: pass seed=..., or call set_epoch of a DistributedSampler",
+                name="set_epoch",
+                obj=self,
+            )
+        return self._set_epoch
+
+    def _set_epoch(self, epoch: int) -> None:
+        if self._seeding is not None:
+            self._resume = resume_in(epoch, self._resume)
+            self._seeding.announce(self, epoch)
+
     def state_dict(self) -> dict[str, Any]:
         """Where the latest epoch stands, after the batches that have been delivered: small, quick, fit for JSON.
 
@@ -147,14 +215,18 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
         """
         return state_of(self)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any], *, strict: bool = True) -> None:
         """Has the next `iter()`, and only that, go on where `state_dict` was taken. An empty one is ignored.
+
+        Args:
+            state_dict: as `state_dict` gave it.
+            strict: False also takes the state of a loader with another seed, sampler or length of the dataset.
 
         Raises:
             StateError: the state is damaged, or of another kind of loader; the text says what differs.
         """
         if state_dict != {}:
-            self._resume = loaded(self, state_dict)
+            self._resume = loaded(self, state_dict, strict=strict)
 
     def close(self) -> None:
         """Ends the workers of all iterators of this loader. A later `iter()` starts new ones."""

@@ -24,16 +24,15 @@ from torch.utils.data import (
 )
 from torch.utils.data.dataloader import _InfiniteConstantSampler
 
-__all__ = ["Order", "Streams", "members", "own_generators", "record", "rest_of"]
+from forebay._seeding import members
+
+__all__ = ["Order", "Streams", "own_generators", "record", "rest_of"]
 
 _DRAWN_AT_ONCE = 32
 """How many numbers torch's sampler with replacement draws at a time."""
 
 _DROPPED_AT_ONCE = 256 * _DRAWN_AT_ONCE
 """Few enough that the memory for them is used again and stays in the processor's cache."""
-
-_DEEPEST = 8
-"""Samplers around samplers; whoever has more is not looked into further."""
 
 _SEEDS_ITSELF = ("accelerate.data_loader", "SeedableRandomSampler")
 """A sampler that makes its generator when it is iterated over, and seeds it anew for every epoch."""
@@ -94,18 +93,6 @@ class Order:
     streams: Streams | None = None
     epochs: Sequence[int | None] = ()
     seeded_between: bool = False
-
-
-def members(sampler: Any) -> list[Any]:
-    """A sampler, the one it takes its indices from, and so on."""
-    found = [sampler]
-    while len(found) < _DEEPEST:
-        inner = getattr(found[-1], "batch_sampler", None)
-        inner = getattr(found[-1], "sampler", None) if inner is None else inner
-        if inner is None or any(inner is each for each in found):
-            break
-        found.append(inner)
-    return found
 
 
 def own_generators(loader: Any) -> list[torch.Generator]:

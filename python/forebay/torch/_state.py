@@ -12,15 +12,17 @@ from typing import Any, TypeAlias
 
 from torch.utils.data.dataloader import _DatasetKind
 
+from forebay import _resume
 from forebay._callers import users_level
 from forebay._cursor import Cursor, Standing
-from forebay._stateful import Held, pack
+from forebay._seeding import Seeding, members
+from forebay._stateful import Held, standing_of
 from forebay.errors import StateError, StateWarning
 from forebay.torch._encoding import decoded_order
-from forebay.torch._order import Order, is_standard, members, own_generators
+from forebay.torch._order import Order, is_standard, own_generators
 
 __all__ = ["DELIVERED", "FINISHED", "KEY", "POSITION", "SAMPLER", "SAMPLER_ITERATOR", "VERSION", "Resume", "State"]
-__all__ += ["check_no_resume", "loaded", "portrait"]
+__all__ += ["check_no_resume", "loaded", "portrait", "state_of_epoch"]
 
 State: TypeAlias = dict[str, Any]
 
@@ -69,12 +71,7 @@ class Resume:
 
     def standings(self) -> dict[int, Standing]:
         """How far the workers were."""
-        return {worker: _standing(held) for worker, held in enumerate(self.held)}
-
-
-def _standing(held: Held) -> Standing:
-    told: Held = {name: held[name] for name in ("dataset", "iterator", "ended") if name in held}
-    return Standing(int(held.get("batches", 0)), pack(told, "this process") if told else None)
+        return {worker: standing_of(held) for worker, held in enumerate(self.held)}
 
 
 def portrait(loader: Any) -> State:
@@ -103,13 +100,23 @@ def _batch_size(loader: Any) -> int | None:
     return size if type(size) is int else None
 
 
-def loaded(loader: Any, state: Any) -> Resume:
+def loaded(loader: Any, state: Any, *, strict: bool = True) -> Resume | _resume.Resume:
     """Checks a state that is to be loaded into `loader`.
+
+    Args:
+        loader: that is to go on.
+        state: as `state_dict` gave it.
+        strict: whether one of another kind of loader is refused.
 
     Raises:
         StateError: it is no state, damaged, of a later version, or of another kind of loader.
     """
     ours = _own_part(state)
+    seeding = getattr(loader, "_seeding", None)
+    if seeding is None and ours.get("seed") is not None:
+        raise _resume.misfit([f"seed is None, but {ours['seed']!r} in the state"])
+    if seeding is not None:
+        return _loaded_with_seed(loader, seeding, state, ours, strict=strict)
     try:
         resume = _read(state, ours)
     except Exception as error:
@@ -117,9 +124,34 @@ def loaded(loader: Any, state: Any) -> Resume:
             f"this state is damaged ({type(error).__qualname__}: {error}): load one that is as state_dict() gave it"
         ) from error
     _check_generators(loader, resume)
-    if resume.in_epoch:
+    if resume.in_epoch and strict:
         _check_portrait(loader, resume.portrait)
     return _with_streams(resume) if loader._dataset_kind == _DatasetKind.Iterable else resume
+
+
+def _loaded_with_seed(loader: Any, seeding: Seeding, state: State, ours: State, *, strict: bool) -> _resume.Resume:
+    if ours.get("seed") is None:
+        raise _resume.misfit([f"seed is {seeding.seed}, but None in the state"])
+    resume = _resume.read(loader, ours, copy.deepcopy(dict(state)), strict=strict)
+    seeding.announce(loader, resume.epoch)
+    if not resume.in_epoch or resume.held:
+        return resume
+    # Accelerate takes batches ahead of the program and sets the counts back by them.
+    back = max(0, _count(ours["delivered"]) - _count(state[DELIVERED])) * _count(ours["step"])
+    return replace(resume, start=max(0, resume.start - back))
+
+
+def state_of_epoch(delivered: int, finished: bool, ours: State, step: int) -> State:
+    """The state of an epoch with a seed, with torchdata's names for what libraries read and change."""
+    ours = ours | {"delivered": delivered, "step": step}
+    return {
+        POSITION: delivered,
+        DELIVERED: delivered,
+        SAMPLER: None,
+        SAMPLER_ITERATOR: None,
+        FINISHED: finished,
+        KEY: ours,
+    }
 
 
 def check_no_resume(loader: Any) -> None:
@@ -167,10 +199,10 @@ def _own_part(state: Any) -> State:
         raise StateError(
             f"this state is damaged (it has the version {version!r}): load one that is as state_dict() gave it"
         )
-    if version > VERSION:
+    if version > _resume.VERSION:
         raise StateError(
-            f"this state has version {version} of the format, and this Forebay reads versions up to {VERSION}: update "
-            "Forebay"
+            f"this state has version {version} of the format, and this Forebay reads versions up to {_resume.VERSION}: "
+            "update Forebay"
         )
     if ours.get("unserved"):
         raise StateError(

@@ -1,0 +1,161 @@
+"""What a loader with a seed adds to an ordinary one: its epochs' numbers, the order that it makes, its rank's share."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, get_args
+
+from forebay._rank import resolve_rank
+from forebay._seeds import checked_epoch, checked_seed
+from forebay._share import Share, Uneven
+from forebay.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["SAMPLER_MODULES", "Seeding", "announce", "checked_seeding", "cuts_evenly", "index_sampler_of", "members"]
+
+_DEEPEST = 8
+"""Samplers around samplers; whoever has more is not looked into further."""
+
+
+def members(sampler: Any) -> list[Any]:
+    """A sampler, the one it takes its indices from, and so on."""
+    found = [sampler]
+    while len(found) < _DEEPEST:
+        inner = getattr(found[-1], "batch_sampler", None)
+        inner = getattr(found[-1], "sampler", None) if inner is None else inner
+        if inner is None or any(inner is each for each in found):
+            break
+        found.append(inner)
+    return found
+
+
+@dataclass(slots=True)
+class Seeding:
+    """The seed of a loader, and the number of its next epoch.
+
+    Attributes:
+        seed: of the loader.
+        rank: as given to the loader.
+        world: as given to the loader.
+        uneven: what is done where samples do not divide evenly.
+        makes_order: whether the order is the loader's own, which it deals to the ranks by itself. What a sampler of
+            somebody else's gives is dealt only on request: it may be one rank's share already.
+        next_epoch: the number of the next epoch, unless a sampler was told another one.
+    """
+
+    seed: int
+    rank: int | None
+    world: int | None
+    uneven: Uneven
+    makes_order: bool
+    next_epoch: int = 0
+    _announced: int | None = field(default=None, repr=False)
+
+    def share(self, length: int, start: int = 0) -> Share:
+        """The share of an order that falls to this rank. The ranks are asked for anew with every epoch."""
+        rank, world = self.ranks()
+        return Share(length, rank, world, self.uneven, start)
+
+    def ranks(self) -> tuple[int, int]:
+        """Which rank this is, and of how many."""
+        if not self.makes_order and self.rank is None and self.world is None:
+            return 0, 1
+        return resolve_rank(self.rank, self.world)
+
+    def begin(self, loader: Any) -> int:
+        """The number of the epoch that begins now. Its samplers and the dataset learn it.
+
+        A sampler that has been told a number since, by a library that knows nothing of this loader, decides.
+        """
+        told = (_epoch_of(sampler) for sampler in members(index_sampler_of(loader)))
+        epoch = next((each for each in told if each is not None and each != self._announced), self.next_epoch)
+        self.announce(loader, epoch)
+        self.next_epoch = epoch + 1
+        return epoch
+
+    def announce(self, loader: Any, epoch: int) -> None:
+        """Says to everything that has `set_epoch` that the next epoch is this one.
+
+        Raises:
+            ConfigError: when it is no number from 0 up to but not including 2**64.
+        """
+        self.next_epoch = self._announced = checked_epoch(epoch)
+        announce(loader, epoch)
+
+
+def announce(loader: Any, epoch: int) -> None:
+    """Tells a loader's samplers and its dataset, those that have `set_epoch`, which epoch is next."""
+    for thing in (*members(index_sampler_of(loader)), loader.dataset):
+        set_epoch: Callable[[int], object] | None = getattr(thing, "set_epoch", None)
+        if callable(set_epoch):
+            set_epoch(epoch)
+
+
+def index_sampler_of(loader: Any) -> Any:
+    """What gives a loader's indices: its batch sampler, or without automatic batching its sampler."""
+    return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+
+
+SAMPLER_MODULES = frozenset({"forebay.sampler", "torch.utils.data.sampler"})
+
+
+def cuts_evenly(batch_sampler: Any) -> bool:
+    """Whether a batch sampler is an ordinary one, ours or torch's, which only cuts what its sampler gives."""
+    return type(batch_sampler).__name__ == "BatchSampler" and type(batch_sampler).__module__ in SAMPLER_MODULES
+
+
+def _epoch_of(sampler: Any) -> int | None:
+    epoch = getattr(sampler, "epoch", None)
+    return epoch if type(epoch) is int and epoch >= 0 else None
+
+
+def checked_seeding(
+    *,
+    seed: Any,
+    rank: Any,
+    world: Any,
+    uneven: Any,
+    generator: Any,
+    sampler: Any,
+    batch_sampler: Any,
+    stream: bool,
+) -> Seeding | None:
+    """What the arguments of a loader say about its seed; None if it has none.
+
+    Raises:
+        ConfigError: for an argument that cannot be, and for arguments that exclude each other.
+    """
+    if uneven not in get_args(Uneven):
+        raise ConfigError(f"uneven option should be 'keep', 'pad' or 'drop', but got uneven={uneven!r}")
+    if seed is None:
+        for name, value in {"rank": rank, "world": world}.items():
+            if value is not None:
+                raise ConfigError(
+                    f"{name}={value!r} needs a seed: without one every rank would draw an order of its own; pass the "
+                    "same seed=... on all ranks, or a DistributedSampler"
+                )
+        return None
+    seed = checked_seed(seed)
+    if generator is not None:
+        raise ConfigError(
+            f"seed={seed} and a generator exclude each other: with a seed, order and randomness come from it alone"
+        )
+    _check_ranks(rank, world, batch_sampler, stream=stream)
+    makes_order = sampler is None and batch_sampler is None and not stream
+    return Seeding(seed, rank, world, uneven, makes_order)
+
+
+def _check_ranks(rank: Any, world: Any, batch_sampler: Any, *, stream: bool) -> None:
+    if rank is None and world is None:
+        return
+    if stream:
+        raise ConfigError(
+            f"rank={rank!r}, world={world!r}: a stream has no indices to deal to ranks; let the dataset's __iter__ "
+            "give each rank its part"
+        )
+    if batch_sampler is not None:
+        raise ConfigError(
+            f"rank={rank!r}, world={world!r}: whole batches are not dealt to ranks; let the batch_sampler do it, or "
+            "pass a sampler and a batch_size"
+        )
+    resolve_rank(rank, world)

@@ -1,11 +1,12 @@
 """Samplers whose order is a function of a seed and an epoch: what they all have in common, and the plain shuffle."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import chain
 from operator import length_hint
-from typing import Any, Self, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +15,29 @@ from forebay._sampler import Sampler
 from forebay._seeds import checked_epoch, checked_seed, integer
 from forebay.errors import ConfigError, StateError
 
-__all__ = ["Fingerprint", "Indices", "Order", "SeededSampler", "ShuffleOrder", "ShuffleSampler", "SizedOrLength"]
+__all__ = [
+    "ArrayOrder",
+    "Fingerprint",
+    "Indices",
+    "Order",
+    "Pass",
+    "Place",
+    "SeededSampler",
+    "ShuffleOrder",
+    "ShuffleSampler",
+    "SizedOrLength",
+    "SubsetSampler",
+    "digest_of",
+    "integers_of",
+    "length_of",
+]
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 Fingerprint: TypeAlias = dict[str, Any]
 SizedOrLength: TypeAlias = Sized | int
 
 _VERSION = 1
+_HASHED_AT_ONCE = 1 << 17
 _CHUNK = 4096  # indices held as Python objects at a time
 
 
@@ -32,11 +49,11 @@ class Order(ABC):
         """How many places it has."""
 
     @abstractmethod
-    def _part(self, start: int, stop: int) -> Indices:
-        """The indices at the places from `start` up to but not including `stop`, which exist."""
+    def at(self, places: Indices) -> Indices:
+        """The indices at these places. Costs what is asked for, wherever it lies."""
 
     def indices(self, start: int | None = None, stop: int | None = None) -> Indices:
-        """The indices at the places `start:stop`, as a slice has them. Costs what is asked for."""
+        """The indices at the places `start:stop`, as a slice has them."""
         start, stop, _ = slice(start, stop).indices(len(self))
         return self._part(start, max(start, stop))
 
@@ -44,21 +61,26 @@ class Order(ABC):
         """The position in a state, after so many indices have been given out."""
         return given
 
+    def _part(self, start: int, stop: int) -> Indices:
+        return self.at(np.arange(start, stop, dtype=np.int64))
+
 
 class ShuffleOrder(Order):
-    """`forebay._engine.Shuffle` as an order. It can be pickled and copied."""
+    """`forebay._engine.Shuffle` as an order."""
 
     def __init__(self, length: int, seed: int, epoch: int, part: int = 0) -> None:
         from forebay._engine import Shuffle  # not every system has the engine
 
-        self._made_of = (length, seed, epoch, part)
-        self._shuffle = Shuffle(*self._made_of)
-
-    def __reduce__(self) -> tuple[type[Self], tuple[int, int, int, int]]:
-        return type(self), self._made_of
+        self._length = length
+        self._shuffle = Shuffle(length, seed, epoch, part)
 
     def __len__(self) -> int:
-        return self._made_of[0]
+        return self._length
+
+    def at(self, places: Indices) -> Indices:
+        indices = np.empty(len(places), np.int64)
+        self._shuffle.pick(np.ascontiguousarray(places), indices)
+        return indices
 
     def _part(self, start: int, stop: int) -> Indices:
         indices = np.empty(stop - start, np.int64)
@@ -66,20 +88,56 @@ class ShuffleOrder(Order):
         return indices
 
 
+class ArrayOrder(Order):
+    """An order that lies in memory."""
+
+    def __init__(self, indices: npt.NDArray[Any]) -> None:
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def at(self, places: Indices) -> Indices:
+        return self._indices[places].astype(np.int64, copy=False)
+
+
+class SubsetOrder(Order):
+    """An order over places of a subset."""
+
+    def __init__(self, subset: npt.NDArray[Any], order: Order) -> None:
+        self._subset, self._order = subset, order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def at(self, places: Indices) -> Indices:
+        return self._subset[self._order.at(places)].astype(np.int64, copy=False)
+
+    def _part(self, start: int, stop: int) -> Indices:
+        return self._subset[self._order.indices(start, stop)].astype(np.int64, copy=False)
+
+
+class Place(NamedTuple):
+    """Where an epoch stands."""
+
+    epoch: int
+    position: int
+
+
 @dataclass(slots=True)
-class _Pass:
-    """One way through an order."""
+class Pass:
+    """One way through the order of an epoch."""
 
     epoch: int
     order: Order
-    drawn: int
+    drawn: int = 0
     """Up to which place indices have been drawn."""
     chunk: Iterator[int] = field(default_factory=lambda: iter(()))
     """Of these, what has not been given out."""
 
     @property
-    def position(self) -> int:
-        return self.order.passed(self.drawn - length_hint(self.chunk))
+    def place(self) -> Place:
+        return Place(self.epoch, self.order.passed(self.drawn - length_hint(self.chunk)))
 
     def chunks(self) -> Iterator[Iterator[int]]:
         while self.drawn < len(self.order):
@@ -114,8 +172,9 @@ class SeededSampler(Sampler[int], ABC):
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = checked_seed(seed)
         self.epoch = 0
-        self._latest: _Pass | None = None
-        self._resume: tuple[int, int] | None = None
+        self._latest: Pass | Place | None = None
+        """The pass that was begun last; in a copy, where it stood. None if the next pass is what counts."""
+        self._resume: Place | None = None
         self._kept: tuple[tuple[int, int], Order] | None = None
 
     @abstractmethod
@@ -162,25 +221,24 @@ class SeededSampler(Sampler[int], ABC):
         self.epoch, self._resume = begun.epoch + 1, None
         yield from begun.chunks()
 
-    def _next_pass(self) -> _Pass:
-        position = 0
-        if self._resume is not None and self._resume[0] == self.epoch:
-            position = self._resume[1]
-        return self._pass_from(self.epoch, position)
+    def _next_pass(self) -> Pass:
+        resume = self._resume
+        return self._pass_from(self.epoch, resume.position if resume and resume.epoch == self.epoch else 0)
 
-    def _pass_from(self, epoch: int, position: int) -> _Pass:
+    def _pass_from(self, epoch: int, position: int) -> Pass:
         order = self.order(epoch)
-        return _Pass(epoch, order, min(position, len(order)))
+        return Pass(epoch, order, min(position, len(order)))
+
+    def _is_over(self, place: Place) -> bool:
+        return place.position >= len(self.order(place.epoch))
+
+    def _standing(self) -> Place:
+        latest = self._latest or self._next_pass()
+        return latest if isinstance(latest, Place) else latest.place
 
     def state_dict(self) -> dict[str, Any]:
         """Where this sampler stands: a few numbers, fit for JSON."""
-        if self._latest is None:
-            begun = self._next_pass()
-            return self._state(begun.epoch, begun.position)
-        return self._state(self._latest.epoch, self._latest.position)
-
-    def _state(self, epoch: int, position: int) -> dict[str, Any]:
-        return {"version": _VERSION, "epoch": epoch, "position": position, "fingerprint": self.fingerprint()}
+        return {"version": _VERSION, **self._standing()._asdict(), "fingerprint": self.fingerprint()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Goes on where a state was taken, with the next pass.
@@ -189,13 +247,13 @@ class SeededSampler(Sampler[int], ABC):
             StateError: when the state is none of such a sampler's, damaged, of a later version, or of a sampler with
                 another fingerprint; the text says what differs.
         """
-        epoch, position = _checked_state(state_dict, self.fingerprint())
-        self._resume, self._latest = (epoch, position), None
-        rest = self._pass_from(epoch, position)
-        self.epoch = epoch if rest.drawn < len(rest.order) else epoch + 1
+        place = _checked_state(state_dict, self.fingerprint())
+        self._resume, self._latest = place, None
+        self.epoch = place.epoch + self._is_over(place)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_kept": None}
+        """A sampler can be pickled and copied; its passes stay here."""
+        return {**vars(self), "_kept": None, "_latest": self._latest and self._standing()}
 
 
 class ShuffleSampler(SeededSampler):
@@ -235,6 +293,76 @@ class ShuffleSampler(SeededSampler):
         return ShuffleOrder(len(self), self.seed, epoch)
 
 
+class SubsetSampler(SeededSampler):
+    """Yields given indices, each once, shuffled or as they are given.
+
+    Args:
+        subset: the indices: any sequence of integers. An array is not copied, and must not change.
+        shuffle: whether every epoch has an order of its own.
+        seed: from 0 up to but not including 2**64.
+
+    Raises:
+        ConfigError: when the indices are no integers in one dimension, or the seed is out of range.
+
+    Example:
+        >>> sorted(SubsetSampler([7, 3, 5], seed=7))
+        [3, 5, 7]
+        >>> list(SubsetSampler(range(3), shuffle=False))
+        [0, 1, 2]
+    """
+
+    def __init__(self, subset: Sequence[int] | npt.NDArray[Any], *, shuffle: bool = True, seed: int = 0) -> None:
+        super().__init__(seed=seed)
+        self.subset = integers_of(subset, "subset")
+        self.shuffle = bool(shuffle)
+        self._digest: str | None = None
+
+    def __len__(self) -> int:
+        """Returns the number of indices."""
+        return len(self.subset)
+
+    def fingerprint(self) -> Fingerprint:
+        """Kind, length, seed, whether it is shuffled, and a hash of the indices, which is made once."""
+        self._digest = self._digest or digest_of(self.subset, np.int64)
+        return {
+            "kind": "SubsetSampler",
+            "length": len(self),
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+            "subset": self._digest,
+        }
+
+    def _order(self, epoch: int) -> Order:
+        if not self.shuffle:
+            return ArrayOrder(self.subset)
+        return SubsetOrder(self.subset, ShuffleOrder(len(self), self.seed, epoch))
+
+
+def integers_of(sequence: Any, name: str) -> npt.NDArray[Any]:
+    """A sequence of integers as an array; an array is not copied.
+
+    Raises:
+        ConfigError: when it is none, or has several dimensions.
+    """
+    array = np.asarray(sequence)
+    if not array.size and array.ndim == 1:
+        return array.astype(np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ConfigError(
+            f"{name} should be a sequence of integers, but got an array of {array.dtype} with shape {array.shape}"
+        )
+    return array
+
+
+def digest_of(array: npt.NDArray[Any], kind: type[np.generic]) -> str:
+    """BLAKE2b with 8 bytes, of the numbers as little-endian `kind`: equal for equal numbers of any type."""
+    digest = blake2b(digest_size=8)
+    for start in range(0, len(array), _HASHED_AT_ONCE):
+        part = array[start : start + _HASHED_AT_ONCE]
+        digest.update(np.ascontiguousarray(part, np.dtype(kind).newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
 def length_of(data_source: object) -> int:
     """The length that was given, or that of what was given.
 
@@ -251,7 +379,7 @@ def length_of(data_source: object) -> int:
     return length
 
 
-def _checked_state(state: object, fingerprint: Fingerprint) -> tuple[int, int]:
+def _checked_state(state: object, fingerprint: Fingerprint) -> Place:
     """Epoch and position of a state, if it fits the sampler with this fingerprint."""
     found, theirs = _mapping(state), None
     if found is not None and "version" in found:
@@ -270,7 +398,7 @@ def _checked_state(state: object, fingerprint: Fingerprint) -> tuple[int, int]:
                 "in the state. Load a state into a sampler made as the one it was taken of; or load none, and say with "
                 "set_epoch which epoch is next"
             )
-    return _checked_number(found, "epoch"), _checked_number(found, "position")
+    return Place(_checked_number(found, "epoch"), _checked_number(found, "position"))
 
 
 def _mapping(thing: object) -> Mapping[str, Any] | None:

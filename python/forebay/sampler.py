@@ -12,20 +12,28 @@ from typing import Any, TypeAlias, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from forebay._sampler import Sampler
-from forebay._seeded import SeededSampler, ShuffleSampler
+from forebay._grouped import BlockShuffleSampler, LengthGroupedSampler
+from forebay._sampler import Sampler, require_bool, require_positive_int
+from forebay._seeded import SeededSampler, ShuffleSampler, SubsetSampler
 from forebay._seeds import GeneratorLike, as_generator, generator_or_fresh
+from forebay._sharded import ShardSampler
+from forebay._weighted import WeightedSampler, as_weights, check_weights
 
 __all__ = [
     "BatchSampler",
+    "BlockShuffleSampler",
     "DistributedSampler",
+    "LengthGroupedSampler",
     "RandomSampler",
     "Sampler",
     "SeededSampler",
     "SequentialSampler",
+    "ShardSampler",
     "ShuffleSampler",
     "SubsetRandomSampler",
+    "SubsetSampler",
     "WeightedRandomSampler",
+    "WeightedSampler",
 ]
 
 _T = TypeVar("_T")
@@ -97,10 +105,10 @@ class RandomSampler(Sampler[int]):
         generator: GeneratorLike = None,
     ) -> None:
         self.data_source = data_source
-        self.replacement = _require_bool(replacement, "replacement", TypeError)
+        self.replacement = require_bool(replacement, "replacement", TypeError)
         self._num_samples = num_samples
         self.generator = as_generator(generator)
-        _require_positive_int(self.num_samples, "num_samples", allow_bool=True)
+        require_positive_int(self.num_samples, "num_samples", allow_bool=True)
 
     @property
     def num_samples(self) -> int:
@@ -181,11 +189,9 @@ class WeightedRandomSampler(Sampler[int]):
         replacement: bool = True,
         generator: GeneratorLike = None,
     ) -> None:
-        self.num_samples = _require_positive_int(num_samples, "num_samples")
-        self.replacement = _require_bool(replacement, "replacement", ValueError)
-        self.weights = np.asarray(weights, dtype=np.float64)
-        if self.weights.ndim != 1:
-            raise ValueError(f"weights should be a 1d sequence but given weights have shape {self.weights.shape}")
+        self.num_samples = require_positive_int(num_samples, "num_samples")
+        self.replacement = require_bool(replacement, "replacement", ValueError)
+        self.weights = as_weights(weights)
         self.generator = as_generator(generator)
 
     def __iter__(self) -> Iterator[int]:
@@ -201,18 +207,8 @@ class WeightedRandomSampler(Sampler[int]):
         return self.num_samples
 
     def _probabilities(self) -> npt.NDArray[np.float64]:
-        weights = self.weights
-        if not np.isfinite(weights).all() or (weights < 0).any():
-            raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
-        if not weights.any():
-            raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
-        scaled = weights / weights.max()  # first, so that the sum of huge weights stays finite
-        usable = int(np.count_nonzero(scaled))
-        if not self.replacement and self.num_samples > usable:
-            raise RuntimeError(
-                "cannot sample n_sample > prob_dist.size(-1) samples without replacement: "
-                f"num_samples={self.num_samples}, but only {usable} of {len(weights)} weights are positive"
-            )
+        check_weights(self.weights, self.num_samples, self.replacement)
+        scaled = self.weights / self.weights.max()  # first, so that the sum of huge weights stays finite
         return cast("npt.NDArray[np.float64]", scaled / scaled.sum())
 
 
@@ -235,8 +231,8 @@ class BatchSampler(Sampler[list[_T]]):
     """
 
     def __init__(self, sampler: Iterable[_T], batch_size: int, drop_last: bool) -> None:
-        self.batch_size = _require_positive_int(batch_size, "batch_size")
-        self.drop_last = _require_bool(drop_last, "drop_last", ValueError)
+        self.batch_size = require_positive_int(batch_size, "batch_size")
+        self.drop_last = require_bool(drop_last, "drop_last", ValueError)
         self.sampler = sampler
 
     def __iter__(self) -> Iterator[list[_T]]:
@@ -336,15 +332,3 @@ def _as_ints(indices: _Indices) -> Iterator[int]:
     """Yields plain ints without holding all of them at once."""
     for start in range(0, len(indices), _CHUNK):
         yield from indices[start : start + _CHUNK].tolist()
-
-
-def _require_bool(value: object, name: str, error: type[Exception]) -> bool:
-    if not isinstance(value, bool):
-        raise error(f"{name} should be a boolean value, but got {name}={value}")
-    return value
-
-
-def _require_positive_int(value: object, name: str, *, allow_bool: bool = False) -> int:
-    if not isinstance(value, int) or (isinstance(value, bool) and not allow_bool) or value <= 0:
-        raise ValueError(f"{name} should be a positive integer value, but got {name}={value}")
-    return value

@@ -7,6 +7,7 @@
 //! | what | is a function of |
 //! |---|---|
 //! | [`Shuffle`], the order of an epoch | seed, epoch, number of samples |
+//! | [`Alias`], [`weighted_order`], draws by weight | seed, epoch, weights |
 //! | [`Key::sample_seeds`] and [`Key::sample_rng`], a sample's randomness | seed, epoch, index |
 //!
 //! All bits come from [`philox`](philox::philox), a counter-based generator. They are part of the public promise: golden
@@ -17,6 +18,8 @@
 mod key;
 pub mod philox;
 mod shuffle;
+mod weighted;
 
 pub use key::{Key, SampleRng, SampleSeeds, Use};
 pub use shuffle::Shuffle;
+pub use weighted::{Alias, weighted_order};

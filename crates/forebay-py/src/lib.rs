@@ -27,6 +27,8 @@ mod _engine {
     #[pymodule_export]
     use crate::front::Front;
     #[pymodule_export]
+    use crate::order::Alias;
+    #[pymodule_export]
     use crate::order::Shuffle;
     #[pymodule_export]
     use crate::order::base_seed;
@@ -38,6 +40,8 @@ mod _engine {
     use crate::order::sample_seeds;
     #[pymodule_export]
     use crate::order::sampler_seeds;
+    #[pymodule_export]
+    use crate::order::weighted_order;
     #[pymodule_export]
     use crate::worker::Worker;
 }

@@ -55,6 +55,75 @@ impl Shuffle {
         let signed: Vec<i64> = indices.into_iter().map(|index| index as i64).collect();
         buffer.copy_from_slice(py, &signed)
     }
+
+    /// Writes the index at each of `places` into `out`; both are contiguous int64 arrays.
+    fn pick(&self, py: Python<'_>, places: &Bound<'_, PyAny>, out: &Bound<'_, PyAny>) -> PyResult<()> {
+        let places = PyBuffer::<i64>::get(places)?.to_vec(py)?;
+        if let Some(place) = places.iter().find(|place| !(0..self.0.len()).contains(&(**place as u64))) {
+            return Err(PyIndexError::new_err(format!(
+                "place {place} of an order of {} samples",
+                self.0.len()
+            )));
+        }
+        let indices: Vec<i64> =
+            py.detach(|| places.iter().map(|place| self.0.at(*place as u64) as i64).collect());
+        PyBuffer::<i64>::get(out)?.copy_from_slice(py, &indices)
+    }
+}
+
+/// Draws by weight, with replacement.
+///
+/// Args:
+///     weights: a contiguous float64 array.
+#[pyclass(frozen, module = "forebay._engine")]
+#[derive(Debug)]
+pub struct Alias(forebay_order::Alias);
+
+#[pymethods]
+impl Alias {
+    #[new]
+    fn new(py: Python<'_>, weights: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let weights = PyBuffer::<f64>::get(weights)?.to_vec(py)?;
+        let alias = py.detach(|| forebay_order::Alias::new(&weights));
+        alias.map(Self).ok_or_else(|| PyValueError::new_err("the weights are no distribution"))
+    }
+
+    /// Writes what is drawn at each of `places` of an epoch into `out`; both are contiguous int64 arrays.
+    fn pick(
+        &self,
+        py: Python<'_>,
+        seed: u64,
+        epoch: u64,
+        places: &Bound<'_, PyAny>,
+        out: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let places = PyBuffer::<i64>::get(places)?.to_vec(py)?;
+        let key = Key::new(seed, epoch);
+        // An index of a table in memory is less than 2^63.
+        let indices: Vec<i64> =
+            py.detach(|| places.iter().map(|place| self.0.draw(key, *place as u64) as i64).collect());
+        PyBuffer::<i64>::get(out)?.copy_from_slice(py, &indices)
+    }
+}
+
+/// Writes the beginning of an epoch's order by weight, without replacement, into `out`, a contiguous int64 array; as much
+/// of it as `out` holds.
+#[pyfunction]
+pub(crate) fn weighted_order(
+    py: Python<'_>,
+    weights: &Bound<'_, PyAny>,
+    seed: u64,
+    epoch: u64,
+    out: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let weights = PyBuffer::<f64>::get(weights)?.to_vec(py)?;
+    let out = PyBuffer::<i64>::get(out)?;
+    let order =
+        py.detach(|| forebay_order::weighted_order(&weights, Key::new(seed, epoch), out.item_count()));
+    let order = order.ok_or_else(|| PyValueError::new_err("there are fewer positive weights"))?;
+    // Places in memory are less than 2^63.
+    let signed: Vec<i64> = order.into_iter().map(|index| index as i64).collect();
+    out.copy_from_slice(py, &signed)
 }
 
 /// The seeds of `random`, NumPy's legacy stream and torch before the sample at `index` is made.

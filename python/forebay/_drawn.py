@@ -67,10 +67,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         parts = cast("dict[str, Any]", value)
         return {name: _plain(part) for name, part in parts.items()}
-    if isinstance(value, (np.ndarray, np.generic)):
-        numbers: Any = value
-        return numbers.tolist()
-    return value
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _global_state() -> State:

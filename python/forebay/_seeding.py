@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
-from forebay._rank import resolve_rank
+from forebay._ranks import resolve_rank
 from forebay._seeds import checked_epoch, checked_seed
 from forebay._share import Share, Uneven
 from forebay.errors import ConfigError

@@ -9,6 +9,7 @@ from torch.utils.data.dataloader import _DatasetKind
 from forebay import _resume
 from forebay._cursor import Cursor, Standing
 from forebay._resume import check_workers, warn_of_skipping
+from forebay._seeded import SeededSampler
 from forebay._seeding import members
 from forebay._stateful import Held, held_as, is_stateful, restore, tell
 from forebay.torch import _order
@@ -89,6 +90,7 @@ class Bookmark:
         if resume is not None:
             if not resume.in_epoch:
                 _set_generators(loader, resume.order)
+                _go_to_next_epoch(loader, resume)
             elif bookmark._stream:
                 warn_of_skipping(resume.held)
             if bookmark._num_workers == 0:
@@ -263,15 +265,29 @@ def _rest(loader: Any, resume: Resume, iterator: Iterator[Any]) -> Iterator[Any]
     sampler, *inner = members(loader._index_sampler)
     within = _first_stateful(inner) if told is not None and _INNER in told else []
     if is_stateful(sampler) and told is not None:
-        sampler.load_state_dict(copy.deepcopy(told))
+        _load(sampler, told)
     elif within and told is not None:
-        within[0].load_state_dict(copy.deepcopy(told[_INNER]))
+        _load(within[0], told[_INNER])
     elif not (is_stateful(iterator) and of_iterator is not None):
         return _order.rest_of(loader, resume.position, resume.order)
     rest: Any = iter(loader._index_sampler)
     if is_stateful(rest) and of_iterator is not None:
         rest.load_state_dict(copy.deepcopy(of_iterator))
     return iter(rest)
+
+
+def _load(sampler: Any, told: State) -> None:
+    sampler.load_state_dict(copy.deepcopy(told))
+    if isinstance(sampler, SeededSampler):  # even if nothing of its epoch is left
+        sampler.set_epoch(told["epoch"])
+
+
+def _go_to_next_epoch(loader: Any, resume: Resume) -> None:
+    """The epoch of the state is over, also for a sampler that had more than the batches took."""
+    told: Any = resume.state.get(SAMPLER)
+    for sampler in _first_stateful(members(loader._index_sampler)):
+        if isinstance(sampler, SeededSampler) and told is not None:
+            sampler.set_epoch(told.get(_INNER, told)["epoch"] + 1)
 
 
 def _set_generators(loader: Any, order: Order) -> None:

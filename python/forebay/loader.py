@@ -1,5 +1,6 @@
 """PyTorch's `DataLoader` for NumPy: the same arguments and semantics, arrays out, no torch."""
 
+import copy
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.context import BaseContext
@@ -273,7 +274,7 @@ class DataLoader:
     def __getstate__(self) -> dict[str, Any]:
         """A loader can be pickled and copied; its workers stay here."""
         mine = {name: value for name, value in vars(self).items() if name != "_live"}
-        return {**mine, "_iterator": None, "_epoch": None}
+        return {**mine, "_iterator": None, "_epoch": None, "_seeding": copy.copy(self._seeding)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _live=weakref.WeakSet())

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch.utils.data._utils import pin_memory as torch_pinning
-from torch.utils.data.dataloader import _DatasetKind, _SingleProcessDataLoaderIter
+from torch.utils.data.dataloader import _BaseDataLoaderIter, _DatasetKind, _SingleProcessDataLoaderIter
 
 from forebay import _ledger
 from forebay._fetch import skip
@@ -39,7 +39,12 @@ class InlineIterator(_SingleProcessDataLoaderIter):
         """The loader, until its sampler is asked for the first time."""
         if not draws_when_advanced(loader._index_sampler):
             self._bookmark.record(loader, seeded_between=True)
-        super().__init__(loader)
+        if isinstance(self._bookmark, SeededBookmark):
+            if loader.timeout != 0:
+                raise AssertionError("_SingleProcessDataLoaderIter requires timeout == 0")
+            _BaseDataLoaderIter.__init__(self, loader)  # torch's own would begin a pass over a stream
+        else:
+            super().__init__(loader)
         self._profile_name = f"enumerate(DataLoader)#{_SingleProcessDataLoaderIter.__name__}.__next__"
         if isinstance(self._bookmark, SeededBookmark):
             self._dataset_fetcher = SeededFetcher(loader, self._bookmark)

@@ -1,5 +1,6 @@
 """PyTorch's `DataLoader`, with batches made and moved by Forebay's engine."""
 
+import copy
 import weakref
 from collections.abc import Callable, Iterable, Sized
 from multiprocessing.context import BaseContext
@@ -242,7 +243,8 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
 
     def __getstate__(self) -> dict[str, Any]:
         """A loader can be pickled and copied before it has workers, as in torch; live iterators stay here."""
-        return {name: value for name, value in vars(self).items() if name not in ("_live", "_bookmark")}
+        state = {name: value for name, value in vars(self).items() if name not in ("_live", "_bookmark")}
+        return state if self._seeding is None else {**state, "_seeding": copy.copy(self._seeding)}
 
 
 def _check_generator(generator: Any) -> None:

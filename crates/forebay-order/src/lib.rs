@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`Shuffle`], the order of an epoch | seed, epoch, number of samples |
 //! | [`Alias`], [`weighted_order`], draws by weight | seed, epoch, weights |
+//! | [`Share`], a rank's places in that order | rank, number of ranks |
 //! | [`Key::sample_seeds`] and [`Key::sample_rng`], a sample's randomness | seed, epoch, index |
 //!
 //! All bits come from [`philox`](philox::philox), a counter-based generator. They are part of the public promise: golden
@@ -17,9 +18,11 @@
 
 mod key;
 pub mod philox;
+mod share;
 mod shuffle;
 mod weighted;
 
 pub use key::{Key, SampleRng, SampleSeeds, Use};
+pub use share::{Share, Uneven};
 pub use shuffle::Shuffle;
 pub use weighted::{Alias, weighted_order};

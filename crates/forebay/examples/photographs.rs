@@ -137,7 +137,8 @@ fn load(folder: &Path, workers: u32, processes: bool) -> Result<(), Box<dyn Erro
         photographs.files.len(),
         photographs.classes.len()
     );
-    let builder = DataLoader::builder(photographs).batch_size(BATCH_SIZE).shuffle(0).num_workers(workers);
+    let builder =
+        DataLoader::builder(photographs).batch_size(BATCH_SIZE).shuffle(true).seed(0).num_workers(workers);
     let loader = if processes { builder.processes() } else { builder }.build()?;
 
     let start = Instant::now();

@@ -110,7 +110,7 @@ fn main() -> Result<(), BoxError> {
 
     let table = std::sync::Arc::new(table(&folder.join("table.f32"))?);
     let builder = DataLoader::builder(table.clone()).collate(Rows(table)).batch_size(BATCH_SIZE);
-    let loader = builder.shuffle(0).num_workers(2).persistent_workers(true).build()?;
+    let loader = builder.shuffle(true).seed(0).num_workers(2).persistent_workers(true).build()?;
 
     let cursor = Cursor(folder.join("cursor"));
     let (first_epoch, mut first_batch) = cursor.read()?;

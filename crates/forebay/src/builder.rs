@@ -11,11 +11,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::error::Kind;
 use crate::failure::Failure;
 use crate::loader::{CrewKind, CrewPlan};
-use crate::order::{Cut, Order};
+use crate::order::{Cut, Epochs, Order, Shard};
 use crate::processes::Processes;
 use crate::recipe::{Mix, Rules, Source};
 use crate::threads::WorkerInit;
-use crate::{BatchSampler, BoxError, Collate, DataLoader, Error, Sampler, Stack, WorkerInfo};
+use crate::{BatchSampler, BoxError, Collate, DataLoader, Error, Sampler, Stack, Uneven, WorkerInfo};
 
 /// A [`DataLoader`] to be. What was not said is as in PyTorch.
 #[must_use]
@@ -33,10 +33,12 @@ type Pack<S, C> = fn(Arc<Mix<S, C>>, Vec<String>) -> Result<Processes, Error>;
 struct Options {
     batch_size: Option<usize>,
     drop_last: bool,
-    shuffle: Option<u64>,
+    shuffle: bool,
+    shard: Option<(u32, u32)>,
+    uneven: Option<Uneven>,
     sampler: Option<Box<dyn Sampler>>,
     batch_sampler: Option<Box<dyn BatchSampler>>,
-    seed: Option<u64>,
+    seed: u64,
     num_workers: u32,
     prefetch_factor: Option<u32>,
     persistent_workers: bool,
@@ -66,15 +68,59 @@ impl<S: Source, C> Builder<S, C> {
         self.with(|options| options.batch_size = Some(batch_size))
     }
 
-    /// Leaves a last batch out that would have fewer samples; of streams, the last one of each worker.
+    /// Leaves a last batch out that would have fewer samples; of streams, the last one of each worker. With
+    /// [`shard`](Self::shard) every rank has equally many batches.
     pub fn drop_last(self, drop_last: bool) -> Self {
         self.with(|options| options.drop_last = drop_last)
     }
 
-    /// Another random order in every epoch. The orders depend on this seed, the epoch and the number of samples, and
-    /// on nothing else; they stay the same in later releases.
-    pub fn shuffle(self, seed: u64) -> Self {
-        self.with(|options| options.shuffle = Some(seed))
+    /// Another random order in every epoch: a function of the [`seed`](Self::seed), the epoch and the number of samples,
+    /// and the one that Python's `forebay.DataLoader(dataset, shuffle=True, seed=...)` has. It takes no memory.
+    pub fn shuffle(self, shuffle: bool) -> Self {
+        self.with(|options| options.shuffle = shuffle)
+    }
+
+    /// What all that is random derives from: the order of [shuffled](Self::shuffle) epochs, the
+    /// [generator of every sample](crate::sample_rng), and [`WorkerInfo::seed`]. 0 if not said. A release that changes
+    /// what derives from it says so in the changelog, under "Streams that changed".
+    pub fn seed(self, seed: u64) -> Self {
+        self.with(|options| options.seed = seed)
+    }
+
+    /// Gives rank `rank` of `world` (trainers that share the epochs' samples) its share: of the order that is the same on
+    /// all ranks, the places `rank`, `rank + world`, `rank + 2 * world` and so on. All ranks need the same seed; together
+    /// they have every sample once, except for what [`uneven`](Self::uneven) says. A stream is told of it by
+    /// [`WorkerInfo::rank`] and [`WorkerInfo::world`], and deals its samples itself ([`WorkerInfo::deal`]).
+    ///
+    /// ```
+    /// # use forebay::{BoxError, DataLoader, Dataset, Error, Sample, Uneven};
+    /// # struct Numbers;
+    /// # impl Dataset for Numbers {
+    /// #     type Sample = Sample;
+    /// #     fn len(&self) -> usize { 5 }
+    /// #     fn get(&self, index: usize) -> Result<Sample, BoxError> {
+    /// #         Ok(Sample::new().with("number", index as i64))
+    /// #     }
+    /// # }
+    /// let of_rank_1 = |uneven| {
+    ///     let loader = DataLoader::builder(Numbers).batch_size(5).shard(1, 2).uneven(uneven).build()?;
+    ///     let batch = loader.iter()?.next().expect("each rank has samples")?;
+    ///     Ok(batch.array::<i64>("number")?.as_slice().to_vec())
+    /// };
+    /// assert_eq!(of_rank_1(Uneven::Keep)?, [1, 3]); // rank 0 has 0, 2, 4
+    /// assert_eq!(of_rank_1(Uneven::Pad)?, [1, 3, 0]);
+    /// assert_eq!(of_rank_1(Uneven::Drop)?, [1, 3]); // rank 0 has 0, 2
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn shard(self, rank: u32, world: u32) -> Self {
+        self.with(|options| options.shard = Some((rank, world)))
+    }
+
+    /// What is done where samples do not divide evenly among the ranks of [`shard`](Self::shard). If not said, all are kept:
+    /// some ranks then have one sample more, and may have one batch more. A training that waits for all ranks in every step
+    /// needs [`Uneven::Pad`], [`Uneven::Drop`] or [`drop_last`](Self::drop_last).
+    pub fn uneven(self, uneven: Uneven) -> Self {
+        self.with(|options| options.uneven = Some(uneven))
     }
 
     /// The samples' order in each epoch: a [`Sampler`], for example a closure from the epoch's number to indices. Excludes
@@ -88,11 +134,6 @@ impl<S: Source, C> Builder<S, C> {
     /// [`drop_last`](Self::drop_last).
     pub fn batch_sampler(self, batch_sampler: impl BatchSampler + 'static) -> Self {
         self.with(|options| options.batch_sampler = Some(Box::new(batch_sampler)))
-    }
-
-    /// What [`WorkerInfo::seed`] is derived from. If not said, [`shuffle`](Self::shuffle)'s seed, or 0.
-    pub fn seed(self, seed: u64) -> Self {
-        self.with(|options| options.seed = Some(seed))
     }
 
     /// Workers that make batches: threads, if not [`processes`](Self::processes). 0, as if not said: the thread that asks
@@ -206,10 +247,9 @@ impl<S: Source + 'static, C: Collate<S::Sample> + 'static> Builder<S, C> {
     pub fn build(self) -> Result<DataLoader<C::Batch>, Error> {
         let Self { source, collate, mut options, processes } = self;
         options.check(S::STREAMS, processes.is_some())?;
-        let drop_last = options.drop_last;
-        let seed = options.seed.or(options.shuffle).unwrap_or(0);
-        let order = options.order(S::STREAMS);
-        let mix = Arc::new(Mix { source, collate, rules: Rules { order: order.name(), drop_last } });
+        let epochs = options.epochs(S::STREAMS);
+        let rules = Rules { order: epochs.order.name(), drop_last: options.drop_last };
+        let mix = Arc::new(Mix { source, collate, rules });
         let crew = match options.num_workers {
             0 => None,
             workers => Some(
@@ -219,7 +259,7 @@ impl<S: Source + 'static, C: Collate<S::Sample> + 'static> Builder<S, C> {
         let recipe = mix.clone();
         let open = move |batch| mix.collate.open(batch).map_err(Failure::of_opening);
         let (open, next_epoch) = (Box::new(open), AtomicU64::new(0));
-        Ok(DataLoader { recipe, open, order, crew, seed, next_epoch, resting: Mutex::new(None) })
+        Ok(DataLoader { recipe, open, epochs, crew, next_epoch, resting: Mutex::new(None) })
     }
 }
 
@@ -234,9 +274,16 @@ impl Options {
                 return Err(Kind::Zero { name, value }.into());
             }
         }
+        if let Some((rank, world)) = self.shard
+            && rank >= world
+        {
+            return Err(Error::config(format!(
+                "shard({rank}, {world}) is no share: the rank counts from 0 and is less than the number of ranks"
+            )));
+        }
         let sized = self.batch_size.is_some() || self.drop_last;
         let (shuffled, sampled, batched) =
-            (self.shuffle.is_some(), self.sampler.is_some(), self.batch_sampler.is_some());
+            (self.shuffle, self.sampler.is_some(), self.batch_sampler.is_some());
         let alone = self.num_workers == 0;
         let refused = [
             (
@@ -246,6 +293,14 @@ impl Options {
             (
                 streams && (sampled || batched),
                 "a stream has no indices, so a sampler or batch_sampler is not for it",
+            ),
+            (
+                streams && self.uneven.is_some(),
+                "a stream's samples are dealt to the ranks by its dataset, so uneven is not for it",
+            ),
+            (
+                batched && self.shard.is_some(),
+                "batch_sampler excludes shard: it makes the batches itself, so let it make those of one rank",
             ),
             (
                 batched && sized,
@@ -292,15 +347,18 @@ impl Options {
         }
     }
 
-    fn order(&mut self, streams: bool) -> Order {
+    fn epochs(&mut self, streams: bool) -> Epochs {
         let cut = Cut { batch_size: self.batch_size.unwrap_or(1), drop_last: self.drop_last };
-        match (self.batch_sampler.take(), self.sampler.take(), self.shuffle) {
-            _ if streams => Order::Streams(cut),
+        let (rank, world) = self.shard.unwrap_or((0, 1));
+        let shard = Shard { rank, world, uneven: self.uneven.unwrap_or_default() };
+        let order = match (self.batch_sampler.take(), self.sampler.take(), self.shuffle) {
+            _ if streams => Order::Streams,
             (Some(sampler), _, _) => Order::BatchSampler(sampler),
-            (None, Some(sampler), _) => Order::Sampler(cut, sampler),
-            (None, None, Some(seed)) => Order::Shuffled(cut, seed),
-            (None, None, None) => Order::Sequential(cut),
-        }
+            (None, Some(sampler), _) => Order::Sampler(sampler),
+            (None, None, true) => Order::Shuffled,
+            (None, None, false) => Order::Sequential,
+        };
+        Epochs { order, seed: self.seed, cut, shard }
     }
 
     fn crew(
@@ -324,10 +382,12 @@ impl Options {
 
 impl<S, C> fmt::Debug for Builder<S, C> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Options { batch_size, drop_last, shuffle, num_workers, prefetch_factor, memory_budget, .. } =
-            &self.options;
+        let Options {
+            batch_size, drop_last, shuffle, seed, num_workers, prefetch_factor, memory_budget, ..
+        } = &self.options;
         let mut text = formatter.debug_struct("Builder");
         text.field("batch_size", batch_size).field("drop_last", drop_last).field("shuffle", shuffle);
+        text.field("seed", seed);
         text.field("num_workers", num_workers).field("prefetch_factor", prefetch_factor);
         text.field("memory_budget", memory_budget).finish_non_exhaustive()
     }

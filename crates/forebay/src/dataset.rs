@@ -1,7 +1,10 @@
 //! What a user gives: samples by index, or streams of samples.
 
 use std::borrow::Cow;
+use std::iter::{Skip, StepBy};
 use std::sync::Arc;
+
+use forebay_order::Key;
 
 use crate::Array;
 
@@ -88,6 +91,18 @@ pub type Stream<'a, S> = Box<dyn Iterator<Item = Result<S, BoxError>> + Send + '
 /// sample once *per worker*. A batch has samples of one worker's stream only, and the last one of each stream may have
 /// fewer. These are PyTorch's rules.
 ///
+/// # Randomness
+///
+/// [`sample_rng`](crate::sample_rng) within the iterator's `next` is a function of the seed, the epoch and the *place* of
+/// the item: number `n` of worker `id` is at place `n * step + first`, where `first` and `step` are those of
+/// [`WorkerInfo::deal`]. That is its place in the whole of which the workers have been dealt their shares. So
+///
+/// - a stream that deals single samples has the same bits for any number of workers and of ranks;
+/// - one that deals anything else (files, say) has the same bits in every run with as many workers and ranks, and other
+///   ones with others: there, take the generator of a place that you know, by
+///   [`with_sample_rng`](crate::with_sample_rng);
+/// - what comes before the first item, in [`iter`](Self::iter) itself, belongs to no sample.
+///
 /// ```
 /// # use forebay::{BoxError, DataLoader, Error, IterableDataset, Sample, Stream, WorkerInfo};
 /// /// Counts down from 9.
@@ -98,7 +113,7 @@ pub type Stream<'a, S> = Box<dyn Iterator<Item = Result<S, BoxError>> + Send + '
 ///
 ///     fn iter<'a>(&'a self, info: &WorkerInfo) -> Result<Stream<'a, Sample>, BoxError> {
 ///         // This worker's share of all numbers.
-///         let numbers = (0..10i64).rev().skip(info.id).step_by(info.num_workers);
+///         let numbers = info.deal((0..10i64).rev());
 ///         Ok(Box::new(numbers.map(|number| Ok(Sample::new().with("number", number)))))
 ///     }
 /// }
@@ -154,10 +169,16 @@ pub struct WorkerInfo {
     /// How many workers there are; 1 when there are none and the calling thread makes the batches.
     pub num_workers: usize,
     /// For its random generators: different for every worker of an epoch and for every epoch, and the same in every run.
-    /// It depends on the loader's seed ([`Builder::seed`](crate::Builder::seed)), the epoch and the worker's number.
+    /// It depends on the loader's seed ([`Builder::seed`](crate::Builder::seed)), the epoch and the worker's number; it is
+    /// that of a worker of Forebay in Python. For the randomness of samples, [`sample_rng`](crate::sample_rng) is better:
+    /// it does not depend on who makes them.
     pub seed: u64,
     /// The epoch. In [`Dataset::init_worker`], the one for which the worker was started.
     pub epoch: u64,
+    /// The rank whose worker it is ([`Builder::shard`](crate::Builder::shard)), from 0.
+    pub rank: usize,
+    /// How many ranks there are; 1 if nothing else was said.
+    pub world: usize,
 }
 
 impl WorkerInfo {
@@ -168,7 +189,38 @@ impl WorkerInfo {
     /// assert_ne!(WorkerInfo::new(0, 2, 7, 0).seed, WorkerInfo::new(1, 2, 7, 0).seed);
     /// ```
     pub fn new(id: usize, num_workers: usize, loader_seed: u64, epoch: u64) -> Self {
-        Self { id, num_workers, seed: crate::order::worker_seed(loader_seed, epoch, id as u64), epoch }
+        let seed = Key::new(loader_seed, epoch).base_seed().wrapping_add(id as u64);
+        Self { id, num_workers, seed, epoch, rank: 0, world: 1 }
+    }
+
+    /// The same of another rank.
+    #[must_use]
+    pub fn on_rank(self, rank: usize, world: usize) -> Self {
+        Self { rank, world, ..self }
+    }
+
+    /// This worker's share of all that the workers of all ranks have before them: every `world * num_workers`-th, from
+    /// number `world * id + rank` on. The ranks are dealt to first, so each has what [`Builder::shard`] gives it of a
+    /// [`Dataset`].
+    ///
+    /// ```
+    /// # use forebay::WorkerInfo;
+    /// let share = |id, rank| WorkerInfo::new(id, 2, 7, 0).on_rank(rank, 2).deal(0..10).collect::<Vec<_>>();
+    /// assert_eq!([share(0, 0), share(1, 0)], [vec![0, 4, 8], vec![2, 6]]);
+    /// assert_eq!([share(0, 1), share(1, 1)], [vec![1, 5, 9], vec![3, 7]]);
+    /// ```
+    ///
+    /// [`Builder::shard`]: crate::Builder::shard
+    pub fn deal<I: IntoIterator>(&self, all: I) -> StepBy<Skip<I::IntoIter>> {
+        all.into_iter().skip(self.first()).step_by(self.step())
+    }
+
+    pub(crate) fn first(&self) -> usize {
+        self.world * self.id + self.rank
+    }
+
+    pub(crate) fn step(&self) -> usize {
+        (self.world * self.num_workers).max(1)
     }
 }
 

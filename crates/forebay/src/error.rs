@@ -41,6 +41,13 @@ pub(crate) enum Kind {
         timeout.as_secs_f64()
     )]
     Timeout { worker: u32, batch: u64, timeout: Duration },
+    #[error(
+        "this thread is not making a sample, so it has no sample_rng: call it within Dataset::get or a stream's next, in the \
+         thread that was called; a test calls them within with_sample_rng"
+    )]
+    OutsideSample,
+    #[error("{0}")]
+    State(String),
     #[error("{text}")]
     WorkerDied { worker: u32, text: String },
     #[error(transparent)]
@@ -145,6 +152,16 @@ impl Error {
     /// Whether a worker could not begin: its `init_worker` failed.
     pub fn is_init_worker(&self) -> bool {
         self.is_of(Class::InitWorker)
+    }
+
+    /// Whether [`sample_rng`](crate::sample_rng) was called where no sample is being made.
+    pub fn is_outside_sample(&self) -> bool {
+        matches!(*self.0, Kind::OutsideSample)
+    }
+
+    /// Whether a [`LoaderState`](crate::LoaderState) is not for this loader, or cannot be had of it.
+    pub fn is_state(&self) -> bool {
+        matches!(*self.0, Kind::State(_))
     }
 
     /// Whether a batch took longer than the loader's timeout. Asking again goes on waiting.

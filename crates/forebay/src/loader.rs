@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use forebay_engine::EngineConfig;
+use forebay_order::Share;
 use forebay_shm::Region;
 use forebay_shm::sync::{AtomicU64, Ordering};
 
@@ -13,12 +14,13 @@ use crate::builder::Builder;
 use crate::crewed::{Crewed, Delivered, Orders};
 use crate::error::Place;
 use crate::failure::Failure;
-use crate::order::Order;
+use crate::order::{Cursor, Epochs, Order, Rest};
 use crate::processes::Processes;
 use crate::recipe::{Indexed, Pass, Recipe, Streamed};
+use crate::state::Check;
 use crate::threads::{self, WorkerInit};
 use crate::worker::Start;
-use crate::{Batch, Dataset, Error, IterableDataset};
+use crate::{Batch, Dataset, Error, IterableDataset, LoaderState};
 
 /// Epochs of batches of a dataset, each an iteration over `&loader`.
 ///
@@ -27,10 +29,9 @@ use crate::{Batch, Dataset, Error, IterableDataset};
 pub struct DataLoader<B = Batch> {
     pub(crate) recipe: Arc<dyn Recipe>,
     pub(crate) open: Open<B>,
-    pub(crate) order: Order,
+    pub(crate) epochs: Epochs,
     /// `None` is the calling thread.
     pub(crate) crew: Option<CrewPlan>,
-    pub(crate) seed: u64,
     pub(crate) next_epoch: AtomicU64,
     /// Workers that wait for their next epoch.
     pub(crate) resting: Mutex<Option<Box<Crewed>>>,
@@ -85,8 +86,8 @@ impl<B> DataLoader<B> {
     }
 
     /// Begins an epoch at batch number `batch`: what is left of an epoch that was broken off after so many batches. No
-    /// sample before is read. A [`Sampler`](crate::Sampler) is asked for all indices; the loader's own orders are not run
-    /// through.
+    /// sample before is read. A [`Sampler`](crate::Sampler) is asked for all indices; the loader's own orders begin
+    /// anywhere at once.
     ///
     /// ```
     /// # use forebay::{BoxError, DataLoader, Dataset, Error, Sample};
@@ -98,7 +99,7 @@ impl<B> DataLoader<B> {
     /// #         Ok(Sample::new().with("number", index as i64))
     /// #     }
     /// # }
-    /// let loader = DataLoader::builder(Numbers).batch_size(10).shuffle(7).build()?;
+    /// let loader = DataLoader::builder(Numbers).batch_size(10).shuffle(true).seed(7).build()?;
     /// let numbers = |batch: forebay::Batch| Ok(batch.array::<i64>("number")?.as_slice().to_vec());
     /// let whole: Vec<_> = loader.epoch(3)?.map(|batch| numbers(batch?)).collect::<Result<_, Error>>()?;
     /// let rest: Vec<_> = loader.epoch_from(3, 4)?.map(|batch| numbers(batch?)).collect::<Result<_, Error>>()?;
@@ -110,36 +111,83 @@ impl<B> DataLoader<B> {
     /// As [`iter`](Self::iter); and for streams, where only the dataset can know how to begin later
     /// ([`Error::is_config`]).
     pub fn epoch_from(&self, epoch: u64, batch: usize) -> Result<Batches<'_, B>, Error> {
-        let (len, count) = match self.order {
-            Order::Streams(_) if batch > 0 => {
-                return Err(Error::config(format!(
-                    "a stream cannot begin at batch {batch}: let the dataset's iter skip what was read"
-                )));
-            }
-            Order::Streams(cut) => (0, cut.batch_size),
-            _ => {
-                let len = self.recipe.len();
-                (len, len)
-            }
-        };
-        let left = self.order.batches(len).map(|batches| batches.saturating_sub(batch));
-        let mut orders = Orders { plan: self.order.plan(len, epoch, batch), epoch, count };
+        if matches!(self.epochs.order, Order::Streams) && batch > 0 {
+            return Err(Error::config(format!(
+                "a stream cannot begin at batch {batch}: let the dataset's iter skip what was read"
+            )));
+        }
+        self.begin(self.epochs.from_batch(epoch, self.length()?, batch as u64))
+    }
+
+    /// Goes on with an epoch where it stood when this state was taken: with exactly the samples that had not been
+    /// delivered, cut into batches of this loader's size. The next [`iter`](Self::iter) is the epoch after it.
+    ///
+    /// The loader may have other workers than the one whose state it is, another batch size, and another number of
+    /// [ranks](crate::Builder::shard): see [`LoaderState`]. A [`Sampler`](crate::Sampler) is asked for its order again, and
+    /// must give the same for the same epoch.
+    ///
+    /// # Errors
+    /// When the state is of a loader with another seed, length of the dataset or kind of order, and the text says which
+    /// ([`Error::is_state`]); and as [`iter`](Self::iter).
+    pub fn resume(&self, state: &LoaderState) -> Result<Batches<'_, B>, Error> {
+        self.go_on(state, Check::All)
+    }
+
+    /// As [`resume`](Self::resume), but goes on at that place of this loader's own order also where its seed, the length of
+    /// its dataset or its kind of order is not the state's: for a dataset that has grown, say. Which samples come then, and
+    /// which of them had been delivered, nobody checks.
+    ///
+    /// # Errors
+    /// When the state cannot be opened at all ([`Error::is_state`]); and as [`iter`](Self::iter).
+    pub fn resume_anyway(&self, state: &LoaderState) -> Result<Batches<'_, B>, Error> {
+        self.go_on(state, Check::Sense)
+    }
+
+    fn go_on(&self, state: &LoaderState, check: Check) -> Result<Batches<'_, B>, Error> {
+        let rest = state.rest(&self.epochs, self.length()?, check)?;
+        self.next_epoch.store(rest.epoch.wrapping_add(1), Ordering::Relaxed);
+        self.begin(rest)
+    }
+
+    /// Samples of the dataset; 0 of streams.
+    fn length(&self) -> Result<u64, Error> {
+        let length = self.recipe.len() as u64;
+        if length > Share::MOST {
+            return Err(Error::config(format!(
+                "a dataset of {length} samples is too long: at most {}",
+                Share::MOST
+            )));
+        }
+        Ok(length)
+    }
+
+    /// Begins what is left of an epoch.
+    fn begin(&self, rest: Rest) -> Result<Batches<'_, B>, Error> {
+        let Rest { epoch, length, .. } = rest;
+        let first_batch = self.epochs.first_batch(&rest);
+        let left = self.epochs.batches(&rest).map(|batches| usize::try_from(batches).unwrap_or(usize::MAX));
+        let streams = matches!(self.epochs.order, Order::Streams);
+        let count = if streams { self.epochs.cut.batch_size } else { length as usize };
+        let mut orders = Orders { plan: self.epochs.plan(rest.clone()), epoch, count };
         let journey = match &self.crew {
             None => {
-                let start = Start { num_workers: 1, seed: self.seed, epoch };
-                Journey::Alone(Alone {
-                    pass: self.recipe.begin(start.info(0, epoch)),
-                    orders,
-                    batch: batch as u64,
-                })
+                let start = self.start(1, epoch);
+                let pass = self.recipe.begin(start.info(0, epoch), start.key(epoch));
+                Journey::Alone(Alone { pass, orders, batch: first_batch })
             }
             Some(crew) => {
                 let mut workers = self.workers(crew, epoch)?;
-                workers.begin(&mut orders, batch as u64)?;
+                workers.begin(&mut orders, first_batch)?;
                 Journey::Crewed(workers, orders)
             }
         };
-        Ok(Batches { loader: self, journey: Ok(Some(journey)), left })
+        let stand = Stand { rest, first_batch, cursor: Cursor::default(), over: false };
+        Ok(Batches { loader: self, journey: Ok(Some(journey)), left, stand })
+    }
+
+    fn start(&self, num_workers: u32, epoch: u64) -> Start {
+        let Epochs { seed, shard, .. } = self.epochs;
+        Start { num_workers, seed, epoch, rank: shard.rank, world: shard.world }
     }
 
     /// Workers for an epoch: those that rest, or new ones.
@@ -149,7 +197,7 @@ impl<B> DataLoader<B> {
             workers.restart()?;
             return Ok(workers);
         }
-        let start = Start { num_workers: crew.config.workers(), seed: self.seed, epoch };
+        let start = self.start(crew.config.workers(), epoch);
         let workers = Crewed::start(crew.config, |engine, handed| match &crew.kind {
             CrewKind::Threads(init) => {
                 threads::start(engine, handed, &self.recipe, start, init.clone()).map(|()| None)
@@ -159,9 +207,10 @@ impl<B> DataLoader<B> {
         Ok(Box::new(workers))
     }
 
-    /// Batches in an epoch; `None` when that depends on a sampler or a stream.
+    /// Batches in an epoch, of this rank; `None` when that depends on a sampler or a stream.
     pub fn num_batches(&self) -> Option<usize> {
-        self.order.batches(self.recipe.len())
+        let whole = self.epochs.from_batch(0, self.length().ok()?, 0);
+        usize::try_from(self.epochs.batches(&whole)?).ok()
     }
 }
 
@@ -171,16 +220,23 @@ impl<'a, B> IntoIterator for &'a DataLoader<B> {
 
     /// The next epoch. If it cannot begin, its only item is the error.
     fn into_iter(self) -> Batches<'a, B> {
-        self.iter().unwrap_or_else(|error| Batches { loader: self, journey: Err(error), left: Some(1) })
+        let epoch = self.next_epoch.fetch_add(1, Ordering::Relaxed);
+        self.epoch(epoch).unwrap_or_else(|error| {
+            let rest = self.epochs.from_batch(epoch, self.length().unwrap_or(0), 0);
+            let stand = Stand { rest, first_batch: 0, cursor: Cursor::default(), over: false };
+            Batches { loader: self, journey: Err(error), left: Some(1), stand }
+        })
     }
 }
 
 impl<B> fmt::Debug for DataLoader<B> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { order, crew, seed, next_epoch, .. } = self;
+        let Self { epochs, crew, next_epoch, .. } = self;
         let mut text = formatter.debug_struct("DataLoader");
-        text.field("order", order).field("crew", crew).field("seed", seed).field("next_epoch", next_epoch);
-        text.finish_non_exhaustive()
+        text.field("epochs", epochs)
+            .field("crew", crew)
+            .field("next_epoch", next_epoch)
+            .finish_non_exhaustive()
     }
 }
 
@@ -195,6 +251,18 @@ pub struct Batches<'a, B = Batch> {
     journey: Result<Option<Journey<'a>>, Error>,
     /// Items still to come, if that is known.
     left: Option<usize>,
+    stand: Stand,
+}
+
+/// How far an epoch is.
+struct Stand {
+    /// What was to come when it began.
+    rest: Rest,
+    /// The number of the first batch that was.
+    first_batch: u64,
+    cursor: Cursor,
+    /// There are no batches more.
+    over: bool,
 }
 
 enum Journey<'a> {
@@ -223,9 +291,11 @@ impl<B> Iterator for Batches<'_, B> {
         let next = match next {
             Ok(None) => {
                 self.rest(journey);
+                self.stand.over = true;
                 None
             }
             Ok(Some((place, batch))) => {
+                self.stand.cursor.delivered(place.batch - self.stand.first_batch);
                 self.journey = Ok(Some(journey));
                 self.left = self.left.map(|left| left.saturating_sub(1));
                 let open = |batch| {
@@ -250,6 +320,17 @@ impl<B> Iterator for Batches<'_, B> {
 }
 
 impl<B> Batches<'_, B> {
+    /// Where the epoch stands: which batches have been given out, whatever workers have made ahead. It may be taken as
+    /// often as you like, at any batch and after the last. A batch in whose place an error came counts as given out.
+    ///
+    /// # Errors
+    /// Of a stream, since only its dataset could begin it later ([`Error::is_state`]).
+    pub fn state(&self) -> Result<LoaderState, Error> {
+        let (epochs, Stand { rest, cursor, over, .. }) = (&self.loader.epochs, &self.stand);
+        let rest = if *over { epochs.end(rest, cursor) } else { epochs.after(rest, cursor) };
+        LoaderState::of(epochs, &rest)
+    }
+
     /// The epoch is over: persistent workers wait for the next one.
     fn rest(&self, journey: Journey<'_>) {
         let persistent = self.loader.crew.as_ref().is_some_and(|crew| crew.persistent);

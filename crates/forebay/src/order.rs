@@ -1,67 +1,16 @@
-//! In which order an epoch visits the samples, and how it is cut into batches.
+//! In which order an epoch visits the samples, which of them are this rank's, and how they are cut into batches.
 //!
-//! The order of a shuffled epoch is part of the public promise: it depends on the seed, the epoch and the number of
-//! samples only, and will not change with a release.
-//!
-//! - The generator is SplitMix64. Let `first(x)` be its first output when it starts from `x`: an epoch's generator
-//!   starts from `first(first(seed) ^ epoch)`.
-//! - A number below `n` is the upper half of the 128-bit product of `n` and an output; outputs whose lower half is less
-//!   than `2^64 mod n` are left out (Lemire's method, without bias).
-//! - The permutation is Fisher and Yates's: from the last place to the second, each is swapped with one drawn from those
-//!   up to and including itself.
+//! The order of a shuffled epoch is a function of the seed, the epoch and the number of samples, computed place by place
+//! ([`Shuffle`]); a rank's part of it is dealt out as cards are ([`Share`]). So an epoch can begin anywhere, at no cost.
 
 use std::fmt;
+use std::ops::Range;
+
+use forebay_order::{Key, Share, Shuffle, Uneven};
 
 use crate::{BatchSampler, Sampler};
 
-const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
-
-/// Steele, Lea and Flood's generator.
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn of_epoch(seed: u64, epoch: u64) -> Self {
-        let seed = Self(seed).next();
-        Self(Self(seed ^ epoch).next())
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(STEP);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `bound`, each as likely as the others.
-    fn below(&mut self, bound: u64) -> u64 {
-        let unfair = bound.wrapping_neg() % bound;
-        loop {
-            let product = u128::from(self.next()) * u128::from(bound);
-            if product as u64 >= unfair {
-                return (product >> 64) as u64;
-            }
-        }
-    }
-}
-
-/// The seed of one worker in one epoch: the output number `worker` of a generator that starts apart from the one that
-/// shuffles. A generator's outputs are all different, so the seeds of an epoch are.
-pub(crate) fn worker_seed(seed: u64, epoch: u64, worker: u64) -> u64 {
-    let mut generator = SplitMix64::of_epoch(!seed, epoch);
-    generator.0 = generator.0.wrapping_add(worker.wrapping_mul(STEP));
-    generator.next()
-}
-
-fn permutation(seed: u64, epoch: u64, len: usize) -> Vec<usize> {
-    let mut generator = SplitMix64::of_epoch(seed, epoch);
-    let mut order: Vec<usize> = (0..len).collect();
-    for last in (1..len).rev() {
-        order.swap(last, generator.below(last as u64 + 1) as usize);
-    }
-    order
-}
-
-/// How epochs are cut into batches.
+/// How a rank's samples are cut into batches.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cut {
     pub(crate) batch_size: usize,
@@ -69,63 +18,83 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    /// Batches in an epoch of `len` samples.
-    fn batches(self, len: usize) -> usize {
-        if self.drop_last { len / self.batch_size } else { len.div_ceil(self.batch_size) }
+    /// Batches of so many samples.
+    fn count(self, samples: u64) -> u64 {
+        let batch_size = self.batch_size as u64;
+        if self.drop_last { samples / batch_size } else { samples.div_ceil(batch_size) }
     }
+
+    fn batches<'a>(self, samples: impl Iterator<Item = usize> + Send + 'a) -> Plan<'a> {
+        let (mut samples, Self { batch_size, drop_last }) = (samples.fuse(), self);
+        let least = if drop_last { batch_size } else { 1 };
+        let batch = move || {
+            let batch: Vec<usize> = samples.by_ref().take(batch_size).collect();
+            (batch.len() >= least).then_some(batch)
+        };
+        Box::new(std::iter::from_fn(batch).fuse())
+    }
+}
+
+/// Whose samples the loader gives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shard {
+    pub(crate) rank: u32,
+    pub(crate) world: u32,
+    pub(crate) uneven: Uneven,
+}
+
+impl Shard {
+    fn share(self, length: u64) -> Share {
+        Share::new(length, self.rank, self.world, self.uneven)
+    }
+
+    /// This rank's share of an order whose length nobody knows, from place `start` on: as [`Share`] deals.
+    fn deal<'a>(
+        self,
+        mut order: Box<dyn Iterator<Item = usize> + Send + 'a>,
+        start: u64,
+    ) -> impl Iterator<Item = usize> + Send + 'a {
+        let (rank, world) = (self.rank as usize, self.world as usize);
+        // What is padded with.
+        let head: Vec<usize> = order.by_ref().take(world).collect();
+        let mut left = head.clone().into_iter().chain(order).skip(to_usize(start)).fuse();
+        let deal = move || {
+            let round: Vec<usize> = left.by_ref().take(world).collect();
+            match (round.get(rank), self.uneven) {
+                (Some(index), _) if round.len() == world => Some(*index),
+                (own, Uneven::Keep) => own.copied(),
+                (own, Uneven::Pad) if !round.is_empty() => {
+                    own.copied().or_else(|| Some(head[(rank - round.len()) % head.len()]))
+                }
+                (_, Uneven::Pad | Uneven::Drop) => None,
+            }
+        };
+        std::iter::from_fn(deal).fuse()
+    }
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// The order of the samples in every epoch.
 pub(crate) enum Order {
     /// The dataset's own.
-    Sequential(Cut),
-    /// Another one in every epoch, by this seed.
-    Shuffled(Cut, u64),
-    Sampler(Cut, Box<dyn Sampler>),
+    Sequential,
+    /// Another one in every epoch.
+    Shuffled,
+    Sampler(Box<dyn Sampler>),
     BatchSampler(Box<dyn BatchSampler>),
     /// The workers' streams, so many samples at once.
-    Streams(Cut),
+    Streams,
 }
 
-/// Batches to be made: their indices, or how many samples to draw from a stream.
-pub(crate) type Plan<'a> = Box<dyn Iterator<Item = Vec<usize>> + Send + 'a>;
-
 impl Order {
-    /// Batches in an epoch of a dataset of `len` samples, if that is known before.
-    pub(crate) fn batches(&self, len: usize) -> Option<usize> {
-        match self {
-            Self::Sequential(cut) | Self::Shuffled(cut, _) => Some(cut.batches(len)),
-            _ => None,
-        }
-    }
-
-    /// The epoch `epoch` of a dataset of `len` samples, from batch number `batch` on.
-    pub(crate) fn plan(&self, len: usize, epoch: u64, batch: usize) -> Plan<'_> {
-        match self {
-            Self::Sequential(cut) => Box::new(Chunks { order: None, len, cut: *cut, next: batch }),
-            Self::Shuffled(cut, seed) => {
-                Box::new(Chunks { order: Some(permutation(*seed, epoch, len)), len, cut: *cut, next: batch })
-            }
-            Self::Sampler(cut, sampler) => {
-                let mut indices = sampler.indices(epoch);
-                let Cut { batch_size, drop_last } = *cut;
-                let chunk = move || {
-                    let batch: Vec<usize> = indices.by_ref().take(batch_size).collect();
-                    let least = if drop_last { batch_size } else { 1 };
-                    (batch.len() >= least).then_some(batch)
-                };
-                Box::new(std::iter::from_fn(chunk).fuse().skip(batch))
-            }
-            Self::BatchSampler(sampler) => Box::new(sampler.batches(epoch).skip(batch)),
-            Self::Streams(_) => Box::new(std::iter::repeat_with(Vec::new)),
-        }
-    }
-
     /// What a worker needs to know of it.
     pub(crate) fn name(&self) -> String {
         match self {
-            Self::Sequential(_) | Self::Shuffled(..) | Self::Streams(_) => String::from("the order"),
-            Self::Sampler(_, sampler) => format!("the sampler `{}`", sampler.name()),
+            Self::Sequential | Self::Shuffled | Self::Streams => String::from("the order"),
+            Self::Sampler(sampler) => format!("the sampler `{}`", sampler.name()),
             Self::BatchSampler(sampler) => format!("the batch_sampler `{}`", sampler.name()),
         }
     }
@@ -134,12 +103,10 @@ impl Order {
 impl fmt::Debug for Order {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sequential(cut) => formatter.debug_tuple("Sequential").field(cut).finish(),
-            Self::Shuffled(cut, seed) => formatter.debug_tuple("Shuffled").field(cut).field(seed).finish(),
-            Self::Streams(cut) => formatter.debug_tuple("Streams").field(cut).finish(),
-            Self::Sampler(cut, sampler) => {
-                formatter.debug_tuple("Sampler").field(cut).field(&sampler.name()).finish()
-            }
+            Self::Sequential => formatter.write_str("Sequential"),
+            Self::Shuffled => formatter.write_str("Shuffled"),
+            Self::Streams => formatter.write_str("Streams"),
+            Self::Sampler(sampler) => formatter.debug_tuple("Sampler").field(&sampler.name()).finish(),
             Self::BatchSampler(sampler) => {
                 formatter.debug_tuple("BatchSampler").field(&sampler.name()).finish()
             }
@@ -147,72 +114,236 @@ impl fmt::Debug for Order {
     }
 }
 
-/// The indices of one epoch that are still to come, batch by batch.
-#[derive(Debug)]
-struct Chunks {
-    /// `None` is the order of the dataset.
-    order: Option<Vec<usize>>,
-    len: usize,
-    cut: Cut,
-    next: usize,
+/// Batches to be made: their indices, or how many samples to draw from a stream.
+pub(crate) type Plan<'a> = Box<dyn Iterator<Item = Vec<usize>> + Send + 'a>;
+
+/// What of an epoch is still to come. Samples are counted, or batches where a batch sampler makes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rest {
+    pub(crate) epoch: u64,
+    /// Samples of the dataset.
+    pub(crate) length: u64,
+    /// Up to this place of the order all ranks are done.
+    pub(crate) start: u64,
+    /// What this rank has passed of the places that are dealt to it from `start` on, by their numbers: in order, apart.
+    pub(crate) ahead: Vec<Range<u64>>,
 }
 
-impl Iterator for Chunks {
-    type Item = Vec<usize>;
+impl Rest {
+    /// Whether this rank's sample of this number is still to come.
+    fn has(&self, number: u64) -> bool {
+        !self.ahead.iter().any(|passed| passed.contains(&number))
+    }
 
-    fn next(&mut self) -> Option<Vec<usize>> {
-        if self.next >= self.cut.batches(self.len) {
-            return None;
+    /// The number of the sample that comes as number `nth`.
+    fn number(&self, nth: u64) -> u64 {
+        let beyond = |number, passed: &Range<u64>| {
+            if passed.start <= number { number + (passed.end - passed.start) } else { number }
+        };
+        self.ahead.iter().fold(nth, beyond)
+    }
+}
+
+/// Which batches of an epoch's rest have been delivered.
+#[derive(Debug, Default)]
+pub(crate) struct Cursor {
+    /// The first that has not.
+    position: u64,
+    /// Later ones that have.
+    ahead: std::collections::BTreeSet<u64>,
+}
+
+impl Cursor {
+    pub(crate) fn delivered(&mut self, batch: u64) {
+        self.ahead.insert(batch);
+        while self.ahead.remove(&self.position) {
+            self.position += 1;
         }
-        let start = self.next * self.cut.batch_size;
-        let end = self.len.min(start.saturating_add(self.cut.batch_size));
-        self.next += 1;
-        Some(match &self.order {
-            Some(order) => order[start..end].to_vec(),
-            None => (start..end).collect(),
-        })
+    }
+}
+
+/// The epochs of a loader.
+#[derive(Debug)]
+pub(crate) struct Epochs {
+    pub(crate) order: Order,
+    pub(crate) seed: u64,
+    pub(crate) cut: Cut,
+    pub(crate) shard: Shard,
+}
+
+impl Epochs {
+    /// The rest of an epoch from this rank's batch number `batch` on.
+    pub(crate) fn from_batch(&self, epoch: u64, length: u64, batch: u64) -> Rest {
+        let start = batch.saturating_mul(self.batch_places().saturating_mul(self.shard.world.into()));
+        Rest { epoch, length, start, ahead: Vec::new() }
     }
 
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.cut.batches(self.len).saturating_sub(self.next);
-        (left, Some(left))
+    /// The number that the first batch of `rest` has in its epoch.
+    pub(crate) fn first_batch(&self, rest: &Rest) -> u64 {
+        rest.start / self.batch_places().saturating_mul(self.shard.world.into())
     }
+
+    /// What is counted of one batch.
+    fn batch_places(&self) -> u64 {
+        if matches!(self.order, Order::BatchSampler(_)) { 1 } else { self.cut.batch_size as u64 }
+    }
+
+    /// This rank's samples of `rest`, and those `ahead`, where the order is the loader's own.
+    fn share(&self, rest: &Rest) -> Option<Share> {
+        let own = matches!(self.order, Order::Sequential | Order::Shuffled);
+        own.then(|| self.dealt().share(rest.length).starting_at(rest.start))
+    }
+
+    /// Without short batches all ranks have equally many: then no rank has a sample more than another.
+    fn dealt(&self) -> Shard {
+        match self.shard.uneven {
+            Uneven::Keep if self.cut.drop_last => Shard { uneven: Uneven::Drop, ..self.shard },
+            _ => self.shard,
+        }
+    }
+
+    /// Samples to come, if that is known before.
+    fn samples(&self, rest: &Rest) -> Option<u64> {
+        let ahead: u64 = rest.ahead.iter().map(|passed| passed.end - passed.start).sum();
+        Some(self.share(rest)?.len().saturating_sub(ahead))
+    }
+
+    /// Batches to come, if that is known before.
+    pub(crate) fn batches(&self, rest: &Rest) -> Option<u64> {
+        Some(self.cut.count(self.samples(rest)?))
+    }
+
+    /// The batches to come.
+    pub(crate) fn plan(&self, rest: Rest) -> Plan<'_> {
+        let (epoch, start) = (rest.epoch, rest.start);
+        match &self.order {
+            Order::Sequential => self.own(rest, |place| place),
+            Order::Shuffled => {
+                let shuffle = Shuffle::new(rest.length, Key::new(self.seed, epoch));
+                self.own(rest, move |place| shuffle.at(place))
+            }
+            Order::Sampler(sampler) => {
+                let indices = (0..).zip(self.dealt().deal(sampler.indices(epoch), start));
+                let left = indices.filter(move |(number, _)| rest.has(*number));
+                self.cut.batches(left.map(|(_, index)| index))
+            }
+            Order::BatchSampler(sampler) => {
+                let batches = (0..).zip(sampler.batches(epoch).skip(to_usize(start)));
+                let left = batches.filter(move |(number, _)| rest.has(*number));
+                Box::new(left.map(|(_, batch)| batch))
+            }
+            Order::Streams => Box::new(std::iter::repeat_with(Vec::new)),
+        }
+    }
+
+    /// The batches of an order of our own, of which `index` tells every place.
+    fn own<'a>(&'a self, rest: Rest, index: impl Fn(u64) -> u64 + Send + 'a) -> Plan<'a> {
+        let share = self.dealt().share(rest.length).starting_at(rest.start);
+        let left = (0..share.len()).filter(move |number| rest.has(*number));
+        self.cut.batches(left.map(move |number| to_usize(index(share.place(number)))))
+    }
+
+    /// What is left of `rest` after the batches that have been delivered.
+    pub(crate) fn after(&self, rest: &Rest, cursor: &Cursor) -> Rest {
+        let (of_batch, samples) = (self.batch_places(), self.samples(rest).unwrap_or(u64::MAX));
+        let first_of = |batch: u64| batch.saturating_mul(of_batch).min(samples);
+        let done = rest.number(first_of(cursor.position));
+        let start = match self.share(rest) {
+            Some(share) => share.passed(done),
+            None => rest.start.saturating_add(done.saturating_mul(self.shard.world.into())),
+        };
+        let delivered = cursor.ahead.iter().flat_map(|batch| first_of(*batch)..first_of(*batch + 1));
+        let numbers = delivered.map(|nth| rest.number(nth)).map(|number| number..number + 1);
+        let ahead = joined(rest.ahead.iter().cloned().chain(numbers).collect());
+        // `done` is none of those ahead, so each is all before it or all beyond.
+        let beyond = ahead.into_iter().filter(|passed| done < passed.end);
+        let ahead = beyond.map(|passed| passed.start - done..passed.end - done).collect();
+        Rest { start, ahead, ..*rest }
+    }
+
+    /// What is left when there are no batches more.
+    pub(crate) fn end(&self, rest: &Rest, cursor: &Cursor) -> Rest {
+        match self.share(rest) {
+            Some(_) => Rest { start: rest.length, ahead: Vec::new(), ..*rest },
+            None => self.after(rest, cursor),
+        }
+    }
+}
+
+/// Ranges in order; those that touch are one.
+fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => joined.push(range),
+        }
+    }
+    joined
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
-    #[test]
-    fn the_generator_is_splitmix64() {
-        // The outputs for this seed that other implementations publish.
-        let mut generator = SplitMix64(1_234_567);
-        let outputs = [(); 3].map(|()| generator.next());
-        assert_eq!(
-            outputs,
-            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
-        );
+    fn epochs(order: Order, batch_size: usize, shard: (u32, u32, Uneven)) -> Epochs {
+        let (rank, world, uneven) = shard;
+        Epochs {
+            order,
+            seed: 7,
+            cut: Cut { batch_size, drop_last: false },
+            shard: Shard { rank, world, uneven },
+        }
     }
 
-    #[test]
-    fn all_workers_of_all_epochs_have_different_seeds() {
-        let seeds = |epoch| (0..100).map(move |worker| worker_seed(7, epoch, worker));
-        let distinct: std::collections::BTreeSet<u64> = (0..100).flat_map(seeds).collect();
-        assert_eq!(distinct.len(), 100 * 100);
-        assert_ne!(worker_seed(7, 0, 0), worker_seed(8, 0, 0));
+    fn any_uneven() -> impl Strategy<Value = Uneven> {
+        prop_oneof![Just(Uneven::Keep), Just(Uneven::Pad), Just(Uneven::Drop)]
     }
 
-    #[test]
-    fn numbers_below_a_bound_are_fair() {
-        let mut generator = SplitMix64::of_epoch(0, 0);
-        let mut counts = [0; 5];
-        (0..50_000).for_each(|_| counts[generator.below(5) as usize] += 1);
-        assert!(counts.iter().all(|count| (9_600..10_400).contains(count)), "{counts:?}");
-    }
+    proptest! {
+        #[test]
+        fn a_samplers_order_is_dealt_as_the_loaders_own(
+            length in 0..60u64, world in 1..9u32, uneven in any_uneven(), batch in 0..5u64, batch_size in 1..7usize,
+            drop_last: bool,
+        ) {
+            for rank in 0..world {
+                let mut own = epochs(Order::Sequential, batch_size, (rank, world, uneven));
+                own.cut.drop_last = drop_last;
+                let sampler = move |_| 0..length as usize;
+                let sampled = Epochs { order: Order::Sampler(Box::new(sampler)), ..own };
+                let own = epochs(Order::Sequential, batch_size, (rank, world, uneven));
+                let own = Epochs { cut: sampled.cut, ..own };
+                let rest = own.from_batch(0, length, batch);
+                let batches: Vec<_> = own.plan(rest.clone()).collect();
+                prop_assert_eq!(own.batches(&rest), Some(batches.len() as u64));
+                prop_assert!(sampled.plan(rest).eq(batches));
+            }
+        }
 
-    #[test]
-    fn a_bound_of_more_than_half_of_all_numbers_is_kept() {
-        let mut generator = SplitMix64::of_epoch(1, 0);
-        assert!((0..1000).all(|_| generator.below((1 << 63) + 1) <= 1 << 63));
+        #[test]
+        fn what_is_left_after_any_batches_is_all_that_was_not_delivered(
+            length in 1..80u64, batch_size in 1..6usize, others in 1..6usize,
+            taken in proptest::collection::btree_set(0..20u64, 0..8),
+            again in proptest::collection::btree_set(0..20u64, 0..8),
+        ) {
+            let mut rest = epochs(Order::Shuffled, batch_size, (0, 1, Uneven::Keep)).from_batch(0, length, 0);
+            let whole: Vec<usize> = epochs(Order::Shuffled, 1, (0, 1, Uneven::Keep)).plan(rest.clone()).flatten().collect();
+            let mut delivered: Vec<usize> = Vec::new();
+            for (batch_size, taken) in [(batch_size, taken), (others, again)] {
+                let epochs = epochs(Order::Shuffled, batch_size, (0, 1, Uneven::Keep));
+                let mut cursor = Cursor::default();
+                for (number, batch) in (0..).zip(epochs.plan(rest.clone())) {
+                    if taken.contains(&number) {
+                        delivered.extend(batch);
+                        cursor.delivered(number);
+                    }
+                }
+                rest = epochs.after(&rest, &cursor);
+                let left: Vec<usize> = epochs.plan(rest.clone()).flatten().collect();
+                prop_assert!(whole.iter().filter(|index| !delivered.contains(index)).eq(&left));
+            }
+        }
     }
 }

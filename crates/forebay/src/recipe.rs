@@ -4,10 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use forebay_engine::EngineError;
 use forebay_engine::layout::Value;
+use forebay_order::Key;
 use serde::{Deserialize, Serialize};
 
 use crate::collate::Room;
 use crate::failure::{Class, Failure};
+use crate::sample_rng::making;
 use crate::{BatchWriter, BoxError, Collate, Dataset, Error, IterableDataset, Samples, Stream, WorkerInfo};
 
 /// The order for one batch, as it goes to a worker.
@@ -60,7 +62,7 @@ pub(crate) trait Recipe: Send + Sync {
     fn init_worker(&self, info: &WorkerInfo) -> Result<(), Failure>;
 
     /// Begins an epoch in one worker.
-    fn begin(&self, info: WorkerInfo) -> Box<dyn Pass + '_>;
+    fn begin(&self, info: WorkerInfo, key: Key) -> Box<dyn Pass + '_>;
 }
 
 /// One worker's way through one epoch.
@@ -96,8 +98,8 @@ impl<S: Source, C: Collate<S::Sample>> Recipe for Mix<S, C> {
         init_worker(|| self.source.init_worker(info))
     }
 
-    fn begin(&self, info: WorkerInfo) -> Box<dyn Pass + '_> {
-        Box::new(MixPass { collate: &self.collate, draw: self.source.begin(info, &self.rules) })
+    fn begin(&self, info: WorkerInfo, key: Key) -> Box<dyn Pass + '_> {
+        Box::new(MixPass { collate: &self.collate, draw: self.source.begin(info, key, &self.rules) })
     }
 }
 
@@ -163,7 +165,7 @@ impl<D: Dataset> Source for Indexed<D> {}
 impl<D: IterableDataset> Source for Streamed<D> {}
 
 pub(crate) mod sealed {
-    use super::{Draw, Rules};
+    use super::{Draw, Key, Rules};
     use crate::{BoxError, WorkerInfo};
 
     pub trait Source: Send + Sync {
@@ -179,7 +181,12 @@ pub(crate) mod sealed {
         fn init_worker(&self, info: &WorkerInfo) -> Result<(), BoxError>;
 
         #[doc(hidden)]
-        fn begin<'a>(&'a self, info: WorkerInfo, rules: &'a Rules) -> Box<dyn Draw<Self::Sample> + 'a>;
+        fn begin<'a>(
+            &'a self,
+            info: WorkerInfo,
+            key: Key,
+            rules: &'a Rules,
+        ) -> Box<dyn Draw<Self::Sample> + 'a>;
     }
 }
 
@@ -200,13 +207,14 @@ impl<D: Dataset> sealed::Source for Indexed<D> {
         self.0.init_worker(info)
     }
 
-    fn begin<'a>(&'a self, _info: WorkerInfo, rules: &'a Rules) -> Box<dyn Draw<D::Sample> + 'a> {
-        Box::new(ByIndex { dataset: &self.0, rules })
+    fn begin<'a>(&'a self, _info: WorkerInfo, key: Key, rules: &'a Rules) -> Box<dyn Draw<D::Sample> + 'a> {
+        Box::new(ByIndex { dataset: &self.0, key, rules })
     }
 }
 
 struct ByIndex<'a, D> {
     dataset: &'a D,
+    key: Key,
     rules: &'a Rules,
 }
 
@@ -236,7 +244,9 @@ impl<D: Dataset> ByIndex<'_, D> {
             );
             return Err(Failure::new(Class::Index, text).at(Some(index)));
         }
-        let failure = match catch_unwind(AssertUnwindSafe(|| self.dataset.get(index))) {
+        let failure = match catch_unwind(AssertUnwindSafe(|| {
+            making(self.key, index as u64, || self.dataset.get(index))
+        })) {
             Ok(Ok(sample)) => return Ok(sample),
             Ok(Err(source)) => {
                 Failure::new(Class::Dataset, format!("the dataset returned an error for index {index}"))
@@ -270,14 +280,26 @@ impl<D: IterableDataset> sealed::Source for Streamed<D> {
         self.0.init_worker(info)
     }
 
-    fn begin<'a>(&'a self, info: WorkerInfo, rules: &'a Rules) -> Box<dyn Draw<D::Sample> + 'a> {
-        Box::new(FromStream { dataset: &self.0, rules, stream: StreamState::NotBegun(info) })
+    fn begin<'a>(&'a self, info: WorkerInfo, key: Key, rules: &'a Rules) -> Box<dyn Draw<D::Sample> + 'a> {
+        let (place, step) = (info.first() as u64, info.step() as u64);
+        Box::new(FromStream {
+            dataset: &self.0,
+            key,
+            rules,
+            place,
+            step,
+            stream: StreamState::NotBegun(info),
+        })
     }
 }
 
 struct FromStream<'a, D: IterableDataset> {
     dataset: &'a D,
+    key: Key,
     rules: &'a Rules,
+    /// Of the next item, if items are dealt to the workers.
+    place: u64,
+    step: u64,
     stream: StreamState<'a, D::Sample>,
 }
 
@@ -318,13 +340,15 @@ impl<D: IterableDataset> FromStream<'_, D> {
     /// The next sample. After its end, a panic, or a stream that could not begin, nothing more is asked of the dataset.
     fn next(&mut self) -> Result<Option<D::Sample>, Failure> {
         let (state, dataset) = (std::mem::replace(&mut self.stream, StreamState::Over), self.dataset);
+        let (key, place) = (self.key, self.place);
+        self.place = place.wrapping_add(self.step);
         let advanced = catch_unwind(AssertUnwindSafe(|| {
             let mut stream = match state {
                 StreamState::NotBegun(info) => dataset.iter(&info)?,
                 StreamState::Begun(stream) => stream,
                 StreamState::Over => return Ok((None, None)),
             };
-            let sample = stream.next();
+            let sample = making(key, place, || stream.next());
             // A stream that is over ends here, where its panics are caught.
             Ok(if sample.is_some() { (sample, Some(stream)) } else { (None, None) })
         }));

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use forebay_engine::layout::Value;
 use forebay_engine::{EngineError, Order, Outcome, Ticket, Unpublished, Worker};
+use forebay_order::Key;
 use serde::{Deserialize, Serialize};
 
 use crate::WorkerInfo;
@@ -17,11 +18,18 @@ pub(crate) struct Start {
     pub(crate) num_workers: u32,
     pub(crate) seed: u64,
     pub(crate) epoch: u64,
+    pub(crate) rank: u32,
+    pub(crate) world: u32,
 }
 
 impl Start {
     pub(crate) fn info(self, worker: u32, epoch: u64) -> WorkerInfo {
         WorkerInfo::new(worker as usize, self.num_workers as usize, self.seed, epoch)
+            .on_rank(self.rank as usize, self.world as usize)
+    }
+
+    pub(crate) fn key(self, epoch: u64) -> Key {
+        Key::new(self.seed, epoch)
     }
 }
 
@@ -68,7 +76,8 @@ pub(crate) fn work(
             stale => {
                 // The last epoch's stream ends before the next begins. A panic of its drop has been printed.
                 let _ = catch_unwind(AssertUnwindSafe(|| *stale = None));
-                &mut stale.insert((ticket.epoch, recipe.begin(start.info(worker.id(), order.epoch)))).1
+                let begun = recipe.begin(start.info(worker.id(), order.epoch), start.key(order.epoch));
+                &mut stale.insert((ticket.epoch, begun)).1
             }
         };
         fill(&mut worker, ticket, &order, &mut **pass, report)?;

@@ -138,10 +138,10 @@ fn options_that_exclude_each_other_are_refused_with_the_reason() {
     let one = |_: u64| [0];
     let batch = |_: u64| [vec![0]];
     for (builder, text) in [
-        (numbers(1).sampler(one).shuffle(0), "sampler excludes shuffle"),
+        (numbers(1).sampler(one).shuffle(true), "sampler excludes shuffle"),
         (numbers(1).batch_sampler(batch).batch_size(1), "batch_sampler excludes batch_size"),
         (numbers(1).batch_sampler(batch).drop_last(true), "excludes batch_size and drop_last"),
-        (numbers(1).batch_sampler(batch).shuffle(0), "batch_sampler excludes shuffle"),
+        (numbers(1).batch_sampler(batch).shuffle(true), "batch_sampler excludes shuffle"),
         (numbers(1).batch_sampler(batch).sampler(one), "batch_sampler excludes shuffle and sampler"),
         (numbers(1).timeout(Duration::from_secs(1)), "timeout needs workers"),
         (numbers(1).timeout(Duration::ZERO).num_workers(1), "timeout must be more than 0 s"),
@@ -151,7 +151,7 @@ fn options_that_exclude_each_other_are_refused_with_the_reason() {
         assert!(error.is_config() && error.to_string().contains(text), "{error}");
     }
     for (builder, text) in [
-        (DataLoader::streaming(Nothing).shuffle(0), "shuffle is not for it"),
+        (DataLoader::streaming(Nothing).shuffle(true), "shuffle is not for it"),
         (DataLoader::streaming(Nothing).sampler(one), "a stream has no indices"),
         (DataLoader::streaming(Nothing).batch_sampler(batch), "a stream has no indices"),
     ] {
@@ -357,7 +357,7 @@ fn an_epoch_can_begin_at_any_batch() {
         for workers in [0, 2] {
             for shuffled in [false, true] {
                 let builder = numbers(23).batch_size(4).num_workers(workers);
-                let loader = if shuffled { builder.shuffle(3) } else { builder }.build().unwrap();
+                let loader = if shuffled { builder.shuffle(true).seed(3) } else { builder }.build().unwrap();
                 let all = |from| {
                     loader
                         .epoch_from(2, from)

@@ -248,9 +248,10 @@ fn children() -> Vec<String> {
 fn batches_of_processes_are_those_of_threads() {
     watched(|| {
         for persistent in [false, true] {
-            let builder = in_processes(numbers(50)).batch_size(8).shuffle(3).persistent_workers(persistent);
+            let builder =
+                in_processes(numbers(50)).batch_size(8).shuffle(true).seed(3).persistent_workers(persistent);
             let (processes, alone) = (builder.build().unwrap(), DataLoader::builder(numbers(50)));
-            let alone = alone.batch_size(8).shuffle(3).build().unwrap();
+            let alone = alone.batch_size(8).shuffle(true).seed(3).build().unwrap();
             for _ in 0..2 {
                 for (one, other) in processes.into_iter().zip(&alone) {
                     let (one, other) = (one.unwrap(), other.unwrap());

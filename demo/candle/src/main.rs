@@ -121,7 +121,7 @@ impl Network {
 fn main() -> Result<(), BoxError> {
     WorkerEntry::new().dataset_with::<Spirals, Points>().enter();
     let device = Device::Cpu;
-    let builder = DataLoader::builder(Spirals { len: 4000 }).collate(Points).batch_size(50).shuffle(0);
+    let builder = DataLoader::builder(Spirals { len: 4000 }).collate(Points).batch_size(50).shuffle(true).seed(0);
     let loader = builder.num_workers(2).persistent_workers(true).processes().build()?;
     let network = Network::new(&device)?;
     for epoch in 0..EPOCHS {

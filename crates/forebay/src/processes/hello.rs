@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::worker::Start;
 
-const MAGIC: &[u8] = b"forebay worker 2\n";
+const MAGIC: &[u8] = b"forebay worker 3\n";
 /// A type's name may be long, but not so long.
 const MOST_BYTES: usize = 64 * 1024;
 const MOST_LAST_WORDS_BYTES: usize = 8 * 1024;
@@ -113,7 +113,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn hello() -> Hello {
-        let start = Start { num_workers: 3, seed: 7, epoch: 2 };
+        let start = Start { num_workers: 3, seed: 7, epoch: 2, rank: 1, world: 2 };
         Hello { version: VERSION.into(), worker: 1, start, kind: 4, type_name: "a::Type".into() }
     }
 

@@ -1,16 +1,15 @@
 //! Iterates over a table in a memory map, and goes on where it was broken off:
 //! `cargo run --release --example resume -- FOLDER [STOP_AFTER_BATCHES]`
 //!
-//! FOLDER gets the table, if it is not there, and a cursor of two numbers: the epoch and the batch to begin with. Stop the
-//! program whenever you like, also with Ctrl-C, and start it again: every row is read once an epoch, in the order that the
-//! seed and the epoch fix.
+//! FOLDER gets the table, if it is not there, and the loader's state, a line of JSON. Stop the program whenever you like, also
+//! with Ctrl-C, and start it again: every row is read once an epoch, in the order that the seed and the epoch fix.
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use forebay::{Batch, BatchWriter, BoxError, Collate, DataLoader, Dataset, OwnedArray, Samples};
+use forebay::{Batch, BatchWriter, BoxError, Collate, DataLoader, Dataset, LoaderState, OwnedArray, Samples};
 use mmap_io::MemoryMappedFile;
 
 const ROWS: usize = 200_000;
@@ -67,24 +66,21 @@ impl Collate<usize> for Rows {
 }
 
 /// Where to go on: kept in a file that is never half written.
-struct Cursor(PathBuf);
+struct Saved(PathBuf);
 
-impl Cursor {
-    fn read(&self) -> Result<(u64, usize), BoxError> {
+impl Saved {
+    fn read(&self) -> Result<Option<LoaderState>, BoxError> {
         match fs::read_to_string(&self.0) {
-            Ok(text) => {
-                let (epoch, batch) = text.trim().split_once(' ').ok_or("the cursor is not two numbers")?;
-                Ok((epoch.parse()?, batch.parse()?))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((0, 0)),
+            Ok(text) => Ok(Some(serde_json::from_str(&text)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn write(&self, epoch: u64, batch: usize) -> io::Result<()> {
+    fn write(&self, state: &LoaderState) -> Result<(), BoxError> {
         let new = self.0.with_extension("new");
-        fs::write(&new, format!("{epoch} {batch}\n"))?;
-        fs::rename(new, &self.0)
+        fs::write(&new, serde_json::to_string(state)?)?;
+        Ok(fs::rename(new, &self.0)?)
     }
 }
 
@@ -112,12 +108,16 @@ fn main() -> Result<(), BoxError> {
     let builder = DataLoader::builder(table.clone()).collate(Rows(table)).batch_size(BATCH_SIZE);
     let loader = builder.shuffle(true).seed(0).num_workers(2).persistent_workers(true).build()?;
 
-    let cursor = Cursor(folder.join("cursor"));
-    let (first_epoch, mut first_batch) = cursor.read()?;
-    println!("beginning with batch {first_batch} of epoch {first_epoch}");
-    for epoch in first_epoch..EPOCHS {
+    let saved = Saved(folder.join("state.json"));
+    let mut begun = saved.read()?;
+    for epoch in begun.as_ref().map_or(0, |state| state.epoch)..EPOCHS {
+        let mut batches = match begun.take() {
+            Some(state) => loader.resume(&state)?,
+            None => loader.epoch(epoch)?,
+        };
+        println!("epoch {epoch}: beginning with row {} of the order", batches.state()?.samples);
         let mut sum = 0.0;
-        for (batch, rows) in (first_batch..).zip(loader.epoch_from(epoch, first_batch)?) {
+        while let Some(rows) = batches.next() {
             let rows = rows?;
             assert!(
                 rows.rows
@@ -126,17 +126,15 @@ fn main() -> Result<(), BoxError> {
                     .all(|(row, number)| row[0] == *number as f32)
             );
             sum += rows.rows.iter().map(|value| f64::from(*value)).sum::<f64>();
-            cursor.write(epoch, batch + 1)?;
+            saved.write(&batches.state()?)?;
             left -= 1;
             if left == 0 {
-                println!("stopped after batch {batch} of epoch {epoch}");
+                println!("stopped in epoch {epoch}, after row {}", batches.state()?.samples);
                 return Ok(());
             }
         }
-        println!("epoch {epoch}: read from batch {first_batch} on, sum {sum:.0}");
-        cursor.write(epoch + 1, 0)?;
-        first_batch = 0;
+        println!("epoch {epoch}: read to its end, sum {sum:.0}");
     }
-    fs::remove_file(&cursor.0)?;
+    fs::remove_file(&saved.0)?;
     Ok(())
 }

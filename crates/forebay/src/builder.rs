@@ -102,7 +102,7 @@ impl<S: Source, C> Builder<S, C> {
     /// #         Ok(Sample::new().with("number", index as i64))
     /// #     }
     /// # }
-    /// let of_rank_1 = |uneven| {
+    /// let of_rank_1 = |uneven| -> Result<Vec<i64>, Error> {
     ///     let loader = DataLoader::builder(Numbers).batch_size(5).shard(1, 2).uneven(uneven).build()?;
     ///     let batch = loader.iter()?.next().expect("each rank has samples")?;
     ///     Ok(batch.array::<i64>("number")?.as_slice().to_vec())

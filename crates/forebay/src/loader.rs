@@ -116,7 +116,7 @@ impl<B> DataLoader<B> {
                 "a stream cannot begin at batch {batch}: let the dataset's iter skip what was read"
             )));
         }
-        self.begin(self.epochs.from_batch(epoch, self.length()?, batch as u64))
+        self.begin(self.epochs.rest_from(epoch, self.length()?, batch as u64))
     }
 
     /// Goes on with an epoch where it stood when this state was taken: with exactly the samples that had not been
@@ -209,7 +209,7 @@ impl<B> DataLoader<B> {
 
     /// Batches in an epoch, of this rank; `None` when that depends on a sampler or a stream.
     pub fn num_batches(&self) -> Option<usize> {
-        let whole = self.epochs.from_batch(0, self.length().ok()?, 0);
+        let whole = self.epochs.rest_from(0, self.length().ok()?, 0);
         usize::try_from(self.epochs.batches(&whole)?).ok()
     }
 }
@@ -222,7 +222,7 @@ impl<'a, B> IntoIterator for &'a DataLoader<B> {
     fn into_iter(self) -> Batches<'a, B> {
         let epoch = self.next_epoch.fetch_add(1, Ordering::Relaxed);
         self.epoch(epoch).unwrap_or_else(|error| {
-            let rest = self.epochs.from_batch(epoch, self.length().unwrap_or(0), 0);
+            let rest = self.epochs.rest_from(epoch, self.length().unwrap_or(0), 0);
             let stand = Stand { rest, first_batch: 0, cursor: Cursor::default(), over: false };
             Batches { loader: self, journey: Err(error), left: Some(1), stand }
         })

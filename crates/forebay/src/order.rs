@@ -173,7 +173,7 @@ pub(crate) struct Epochs {
 
 impl Epochs {
     /// The rest of an epoch from this rank's batch number `batch` on.
-    pub(crate) fn from_batch(&self, epoch: u64, length: u64, batch: u64) -> Rest {
+    pub(crate) fn rest_from(&self, epoch: u64, length: u64, batch: u64) -> Rest {
         let start = batch.saturating_mul(self.batch_places().saturating_mul(self.shard.world.into()));
         Rest { epoch, length, start, ahead: Vec::new() }
     }
@@ -315,7 +315,7 @@ mod tests {
                 let sampled = Epochs { order: Order::Sampler(Box::new(sampler)), ..own };
                 let own = epochs(Order::Sequential, batch_size, (rank, world, uneven));
                 let own = Epochs { cut: sampled.cut, ..own };
-                let rest = own.from_batch(0, length, batch);
+                let rest = own.rest_from(0, length, batch);
                 let batches: Vec<_> = own.plan(rest.clone()).collect();
                 prop_assert_eq!(own.batches(&rest), Some(batches.len() as u64));
                 prop_assert!(sampled.plan(rest).eq(batches));
@@ -328,7 +328,7 @@ mod tests {
             taken in proptest::collection::btree_set(0..20u64, 0..8),
             again in proptest::collection::btree_set(0..20u64, 0..8),
         ) {
-            let mut rest = epochs(Order::Shuffled, batch_size, (0, 1, Uneven::Keep)).from_batch(0, length, 0);
+            let mut rest = epochs(Order::Shuffled, batch_size, (0, 1, Uneven::Keep)).rest_from(0, length, 0);
             let whole: Vec<usize> = epochs(Order::Shuffled, 1, (0, 1, Uneven::Keep)).plan(rest.clone()).flatten().collect();
             let mut delivered: Vec<usize> = Vec::new();
             for (batch_size, taken) in [(batch_size, taken), (others, again)] {

@@ -192,21 +192,16 @@ mod tests {
     }
 
     #[test]
-    fn the_words_are_those_of_the_traits() {
-        let mut bytes = [0; 11];
-        let (word, half) = with_sample_rng(7, 0, 1, || {
+    fn halves_and_bytes_are_parts_of_whole_words() {
+        let words = with_sample_rng(7, 0, 1, || [word(), word(), word(), word()]);
+        let (mut bytes, drawn) = ([0; 11], |bytes: &mut [u8]| {
             let mut rng = sample_rng().unwrap();
-            let word = rng.next_u64();
             let Ok(half) = rng.try_next_u32();
-            (word, half)
+            let Ok(()) = rng.try_fill_bytes(bytes);
+            (half, rng.next_u64())
         });
-        let next = with_sample_rng(7, 0, 1, || {
-            let mut rng = sample_rng().unwrap();
-            let Ok(()) = rng.try_fill_bytes(&mut bytes);
-            rng.next_u64()
-        });
-        assert_eq!(bytes[..8], word.to_le_bytes());
-        assert_eq!(bytes[8..], half.to_le_bytes()[..3]);
-        assert_eq!(next, with_sample_rng(7, 0, 1, || (0..3).map(|_| self::word()).last().unwrap()));
+        assert_eq!(with_sample_rng(7, 0, 1, || drawn(&mut bytes)), (words[0] as u32, words[3]));
+        assert_eq!(bytes[..8], words[1].to_le_bytes());
+        assert_eq!(bytes[8..], words[2].to_le_bytes()[..3]);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use forebay::{
     BatchWriter, BoxError, Builder, Collate, DataLoader, Dataset, Error, Indexed, IterableDataset,
-    OwnedArray, Sample, Samples, Stream, WorkerInfo,
+    OwnedArray, Sample, Samples, Stream, Uneven, WorkerInfo, sample_rng,
 };
 
 mod common;
@@ -143,6 +143,9 @@ fn options_that_exclude_each_other_are_refused_with_the_reason() {
         (numbers(1).batch_sampler(batch).drop_last(true), "excludes batch_size and drop_last"),
         (numbers(1).batch_sampler(batch).shuffle(true), "batch_sampler excludes shuffle"),
         (numbers(1).batch_sampler(batch).sampler(one), "batch_sampler excludes shuffle and sampler"),
+        (numbers(1).batch_sampler(batch).shard(0, 1), "batch_sampler excludes shard"),
+        (numbers(1).shard(2, 2), "shard(2, 2) is no share"),
+        (numbers(1).shard(0, 0), "shard(0, 0) is no share"),
         (numbers(1).timeout(Duration::from_secs(1)), "timeout needs workers"),
         (numbers(1).timeout(Duration::ZERO).num_workers(1), "timeout must be more than 0 s"),
         (numbers(1).persistent_workers(true), "persistent_workers needs workers"),
@@ -152,6 +155,7 @@ fn options_that_exclude_each_other_are_refused_with_the_reason() {
     }
     for (builder, text) in [
         (DataLoader::streaming(Nothing).shuffle(true), "shuffle is not for it"),
+        (DataLoader::streaming(Nothing).uneven(Uneven::Pad), "uneven is not for it"),
         (DataLoader::streaming(Nothing).sampler(one), "a stream has no indices"),
         (DataLoader::streaming(Nothing).batch_sampler(batch), "a stream has no indices"),
     ] {
@@ -524,4 +528,105 @@ fn an_array_outlives_the_batch_it_was_taken_from() {
         arrays[0][7] = -1;
         assert_eq!((arrays[0][7], arrays[0][8], arrays[1][0]), (-1, 8, 2048));
     });
+}
+
+/// What every sample draws, in two calls.
+fn drawing() -> Builder<Indexed<Numbers>, Flat> {
+    made(30, |_| Ok((sample_rng()?.next_u64() ^ sample_rng()?.next_u64().rotate_left(1)).cast_signed()))
+}
+
+#[test]
+fn a_samples_numbers_depend_on_seed_epoch_and_index_alone() {
+    watched(|| {
+        let drawn = |builder: Builder<Indexed<Numbers>, Flat>, epoch| -> Vec<i64> {
+            builder.build().unwrap().epoch(epoch).unwrap().flat_map(|batch| batch.unwrap().to_vec()).collect()
+        };
+        let (this, next) = (drawn(drawing().seed(7), 0), drawn(drawing().seed(7), 1));
+        let other = drawn(drawing().seed(8), 0);
+        let distinct: BTreeSet<i64> = [&this, &next, &other].into_iter().flatten().copied().collect();
+        assert_eq!(distinct.len(), 90);
+        assert_eq!(drawn(drawing().seed(7).batch_size(7).num_workers(3), 1), next);
+        assert_eq!(
+            drawn(drawing().seed(7).sampler(|_| (0..30).rev()), 0),
+            this.into_iter().rev().collect::<Vec<_>>()
+        );
+    });
+}
+
+#[test]
+fn who_makes_no_sample_has_no_numbers() {
+    struct Draws;
+    impl Collate<i64> for Draws {
+        type Batch = ();
+        fn collate(&self, samples: Samples<'_, i64>, _page: &mut BatchWriter<'_>) -> Result<(), BoxError> {
+            for sample in samples {
+                sample?;
+                assert!(sample_rng().unwrap_err().is_outside_sample());
+            }
+            Ok(sample_rng().map(drop)?)
+        }
+        fn open(&self, _batch: forebay::Batch) -> Result<(), BoxError> {
+            Ok(())
+        }
+    }
+    watched(|| {
+        for workers in [0, 1] {
+            let loader = drawing().collate(Draws).num_workers(workers).build().unwrap();
+            let error = loader.iter().unwrap().next().unwrap().unwrap_err();
+            let source = error.source().unwrap();
+            assert!(error.is_collate() && source.to_string().contains("not making a sample"), "{source}");
+            let elsewhere = |_| Ok(thread::spawn(|| sample_rng().map(|_| 0)).join().unwrap()?);
+            let loader = made(1, elsewhere).num_workers(workers).build().unwrap();
+            let error = loader.iter().unwrap().next().unwrap().unwrap_err();
+            let own = error.source().unwrap().downcast_ref::<Error>().unwrap();
+            assert!(error.is_dataset() && own.is_outside_sample());
+        }
+        let init = |_: &WorkerInfo| Ok(sample_rng().map(drop)?);
+        let loader = drawing().num_workers(1).worker_init(init).build().unwrap();
+        assert!(loader.iter().unwrap().next().unwrap().unwrap_err().is_init_worker());
+    });
+}
+
+#[test]
+fn a_loader_within_a_sample_leaves_its_numbers_alone() {
+    watched(|| {
+        let nested = |index| {
+            let first = sample_rng()?.next_u64();
+            let inner = drawing().build()?;
+            inner.iter()?.for_each(drop);
+            assert_eq!(index, 0);
+            Ok((first ^ sample_rng()?.next_u64().rotate_left(1)).cast_signed())
+        };
+        let of = |builder: Builder<Indexed<Numbers>, Flat>| {
+            builder.build().unwrap().iter().unwrap().next().unwrap().unwrap()[0]
+        };
+        assert_eq!(of(made(1, nested)), of(drawing()));
+    });
+}
+
+#[test]
+fn every_worker_knows_its_rank() {
+    watched(|| {
+        let begun: Arc<Mutex<Vec<WorkerInfo>>> = Arc::default();
+        let dataset = Numbers { len: 9, get: Box::new(|index| Ok(index as i64)), begun: begun.clone() };
+        let builder = DataLoader::builder(dataset).collate(Flat).num_workers(2).seed(5).shard(1, 3);
+        assert_eq!(epoch(&builder.build().unwrap()), [[1], [4], [7]]);
+        let mut infos = std::mem::take(&mut *begun.lock().unwrap());
+        infos.sort_by_key(|info| info.id);
+        assert_eq!(infos, [0, 1].map(|id| WorkerInfo::new(id, 2, 5, 0).on_rank(1, 3)));
+        assert_eq!((infos[0].rank, infos[0].world), (1, 3));
+    });
+}
+
+#[test]
+fn the_longest_order_begins_at_once_anywhere() {
+    let len = 1 << 62;
+    let get = |index: usize| Ok(index as i64);
+    let loader = made(len, get).batch_size(3).shuffle(true).shard(1, 2).build().unwrap();
+    assert_eq!(loader.num_batches(), Some((len / 2).div_ceil(3)));
+    let late = loader.num_batches().unwrap() - 1;
+    let left: Vec<usize> = loader.epoch_from(3, late).unwrap().map(|batch| batch.unwrap().len()).collect();
+    assert_eq!(left, [(len / 2 - 3 * late)]);
+    let error = made(usize::MAX, get).shuffle(true).build().unwrap().iter().unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("too long"), "{error}");
 }

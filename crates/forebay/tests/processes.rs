@@ -395,6 +395,24 @@ fn a_worker_that_exits_is_an_error_that_tells_the_code() {
     });
 }
 
+#[test]
+fn an_epoch_that_a_workers_death_has_ended_goes_on_from_its_state() {
+    watched(|| {
+        let loader = |deed| in_processes(doing(20, 12, deed)).batch_size(2).build().unwrap();
+        let fatal = loader(Deed::Abort);
+        let mut batches = fatal.iter().unwrap();
+        let index = |batch: &Batch| column::<u64>(batch, "index");
+        let mut seen: Vec<u64> =
+            batches.by_ref().map_while(Result::ok).flat_map(|batch| index(&batch)).collect();
+        assert!(seen.len() < 13 && batches.next().is_none());
+        let state = batches.state().unwrap();
+        assert_eq!(state.samples, seen.len() as u64);
+        let healthy = loader(Deed::Nothing);
+        seen.extend(healthy.resume(&state).unwrap().flat_map(|batch| index(&batch.unwrap())));
+        assert_eq!(seen, (0..20).collect::<Vec<_>>());
+    });
+}
+
 /// A file in which a process notes its number; and the number, once it is there.
 struct Note(PathBuf);
 

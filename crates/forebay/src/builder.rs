@@ -264,8 +264,8 @@ impl<S: Source + 'static, C: Collate<S::Sample> + 'static> Builder<S, C> {
 }
 
 impl Options {
-    /// Refuses what cannot work, with PyTorch's reasons.
-    fn check(&self, streams: bool, processes: bool) -> Result<(), Error> {
+    /// Refuses values that cannot work.
+    fn check_values(&self) -> Result<(), Error> {
         for (name, value) in [
             ("batch_size", self.batch_size.unwrap_or(1)),
             ("prefetch_factor", self.prefetch_factor.unwrap_or(1) as usize),
@@ -281,6 +281,12 @@ impl Options {
                 "shard({rank}, {world}) is no share: the rank counts from 0 and is less than the number of ranks"
             )));
         }
+        Ok(())
+    }
+
+    /// Refuses what cannot go together, with PyTorch's reasons.
+    fn check(&self, streams: bool, processes: bool) -> Result<(), Error> {
+        self.check_values()?;
         let sized = self.batch_size.is_some() || self.drop_last;
         let (shuffled, sampled, batched) =
             (self.shuffle, self.sampler.is_some(), self.batch_sampler.is_some());

@@ -290,7 +290,7 @@ impl<B> Iterator for Batches<'_, B> {
         };
         let next = match next {
             Ok(None) => {
-                self.rest(journey);
+                self.keep_workers(journey);
                 self.stand.over = true;
                 None
             }
@@ -332,7 +332,7 @@ impl<B> Batches<'_, B> {
     }
 
     /// The epoch is over: persistent workers wait for the next one.
-    fn rest(&self, journey: Journey<'_>) {
+    fn keep_workers(&self, journey: Journey<'_>) {
         let persistent = self.loader.crew.as_ref().is_some_and(|crew| crew.persistent);
         if let (true, Journey::Crewed(workers, _)) = (persistent, journey) {
             let mut resting = self.loader.resting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -347,7 +347,7 @@ impl<B> Batches<'_, B> {
 impl<B> Drop for Batches<'_, B> {
     fn drop(&mut self) {
         if let Ok(Some(journey)) = std::mem::replace(&mut self.journey, Ok(None)) {
-            self.rest(journey);
+            self.keep_workers(journey);
         }
     }
 }

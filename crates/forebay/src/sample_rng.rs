@@ -105,7 +105,7 @@ pub(crate) fn making<R>(key: Key, index: u64, make: impl FnOnce() -> R) -> R {
 /// A sample's private generator, from [`sample_rng`]: the words of Philox4x64, as `numpy.random.Philox` draws them.
 ///
 /// It has the traits of [`rand_core`], so the distributions of the crate `rand` draw from it; `next_u32` is the lower half
-/// of a word. Clones draw from one stream. It stays in its thread, so no dataset can keep it for another sample.
+/// of a word. The words are promised by Forebay, what a distribution makes of them by `rand`.
 ///
 /// ```
 /// use rand::RngExt;
@@ -115,6 +115,14 @@ pub(crate) fn making<R>(key: Key, index: u64, make: impl FnOnce() -> R) -> R {
 /// # let _ = (angle, flip);
 /// # Ok::<(), forebay::Error>(())
 /// # }).unwrap();
+/// ```
+///
+/// Clones draw from one stream. It stays in its thread, so no dataset can keep it for another sample; threads that a
+/// dataset starts for one sample are given numbers drawn from it.
+///
+/// ```compile_fail
+/// fn goes_to_another_thread<T: Send>() {}
+/// goes_to_another_thread::<forebay::SampleRng>();
 /// ```
 #[derive(Clone)]
 pub struct SampleRng(Rc<RefCell<forebay_order::SampleRng>>);

@@ -4,7 +4,7 @@
 //! ```json
 //! {"streams": [{"seed": 7, "epoch": 0, "length": 5, "shuffle": true, "batch_size": 2, "drop_last": false, "rank": 0,
 //!               "world": 1, "uneven": "keep", "batches": [[3, 0], [1, 4], [2]], "words": [[[11, 12], [13, 14]], ...]}],
-//!  "hashes": [{"seed": 7, "epoch": 0, "length": 100000, "hash": "0123456789abcdef"}],
+//!  "hashes": [{"seed": 7, "epoch": 0, "length": 20000, "hash": "0123456789abcdef"}],
 //!  "workers": [{"seed": 7, "epoch": 0, "seeds": [21, 22, 23]}]}
 //! ```
 //!
@@ -199,13 +199,10 @@ fn of_this_release() -> Golden {
         GoldenStream::of((u64::MAX, u64::MAX, 7), true, (7, false), ALONE),
     ];
     for uneven in [Uneven::Keep, Uneven::Pad, Uneven::Drop] {
-        streams.extend(
-            (0..3).map(|rank| {
-                GoldenStream::of((7, 2, 13), true, (2, uneven == Uneven::Keep), (rank, 3, uneven))
-            }),
-        );
+        streams.extend((0..3).map(|rank| GoldenStream::of((7, 2, 16), true, (3, false), (rank, 3, uneven))));
     }
-    let hashes = [(7, 0, 100), (7, 0, 4096), (7, 0, 4097), (8, 3, 100_000), (1 << 63, 1, 5000)];
+    streams.extend((0..3).map(|rank| GoldenStream::of((7, 2, 16), true, (3, true), (rank, 3, Uneven::Keep))));
+    let hashes = [(7, 0, 100), (7, 0, 4096), (7, 0, 4097), (8, 3, 20_000), (1 << 63, 1, 5000)];
     let hashes = hashes.into_iter().map(|(seed, epoch, length)| {
         let builder = DataLoader::builder(Draws(length)).collate(Rows).seed(seed).shuffle(true);
         let loader = builder.batch_size(1000).build().unwrap();

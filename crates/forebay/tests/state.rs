@@ -378,20 +378,28 @@ fn a_stream_has_no_state() {
 
 #[test]
 fn every_rank_goes_on_whatever_is_done_with_uneven_samples() {
-    for uneven in [Uneven::Keep, Uneven::Pad, Uneven::Drop] {
-        for (drop_last, taken) in [(false, 1), (true, 1), (false, 2)] {
-            for number in 0..3 {
-                let builder = numbers(29).batch_size(4).shard(number, 3).uneven(uneven).shuffle(true);
-                let loader = builder.drop_last(drop_last).build().unwrap();
-                let whole = left(loader.epoch(0).unwrap());
-                let equal = drop_last || uneven != Uneven::Keep;
-                let samples = if uneven == Uneven::Pad || (!equal && number < 2) { 10 } else { 9 };
-                assert_eq!(whole.concat().len(), if drop_last { 8 } else { samples });
-                assert_eq!(loader.num_batches(), Some(whole.len()));
+    for (uneven, drop_last, samples) in [
+        (Uneven::Keep, false, [9, 8, 8]),
+        (Uneven::Pad, false, [9, 9, 9]),
+        (Uneven::Drop, false, [8, 8, 8]),
+        (Uneven::Keep, true, [6, 6, 6]),
+        (Uneven::Pad, true, [9, 9, 9]),
+        (Uneven::Drop, true, [6, 6, 6]),
+    ] {
+        for (number, samples) in (0..).zip(samples) {
+            let builder = numbers(25).batch_size(3).shard(number, 3).uneven(uneven).shuffle(true);
+            let loader = builder.drop_last(drop_last).build().unwrap();
+            let whole = left(loader.epoch(0).unwrap());
+            assert_eq!(whole.concat().len(), samples, "{uneven:?}, drop_last {drop_last}");
+            assert_eq!(loader.num_batches(), Some(whole.len()));
+            for taken in 0..=whole.len() {
                 let mut epoch = loader.epoch(0).unwrap();
                 assert_eq!(epoch.by_ref().take(taken).count(), taken);
                 assert_eq!(left(loader.resume(&stored(&epoch)).unwrap()), whole[taken..]);
             }
+            let mut epoch = loader.epoch(0).unwrap();
+            epoch.by_ref().for_each(drop);
+            assert_eq!(stored(&epoch).samples, 25, "what was dropped is done, too");
         }
     }
 }

@@ -27,6 +27,7 @@ import pytest
 import torch
 
 import forebay
+import forebay.sampler
 import forebay.torch
 from forebay import _descriptors, _fallback, _report, _run, errors
 from support import Front, Gate, Numbers, SlowFirst, Wire, front_named, identity, in_child, journey_of
@@ -386,6 +387,51 @@ CASES |= {
     "too few weights": numpy_sampler("WeightedRandomSampler", [0.0, 1.0], 2, replacement=False),
     "no rank": numpy_sampler("DistributedSampler", [1]),
     "rank outside": numpy_sampler("DistributedSampler", [1], num_replicas=2, rank=2),
+}
+
+
+def _of_seeds(name: str, *arguments: Any, **options: Any) -> Case:
+    return raised(lambda _: getattr(forebay.sampler, name)(*arguments, **options), NUMPY)
+
+
+def _loading_into_a_sampler(change: Callable[[Any], Any]) -> Case:
+    sampler = forebay.sampler.ShuffleSampler(3)
+    return raised(lambda _: sampler.load_state_dict(change(sampler.state_dict())), NUMPY)
+
+
+def _among_ranks(**variables: str) -> Case:
+    def act(_: Front) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("RANK", "WORLD_SIZE"):
+                patch.delenv(name, raising=False)
+            for name, text in variables.items():
+                patch.setenv(name, text)
+            forebay.sampler.ShardSampler(3)
+
+    return raised(act, NUMPY)
+
+
+CASES |= {
+    "a negative seed of a sampler": _of_seeds("ShuffleSampler", 3, seed=-1),
+    "a negative epoch of a sampler": raised(lambda _: forebay.sampler.ShuffleSampler(3).set_epoch(-1), NUMPY),
+    "no data source": _of_seeds("ShuffleSampler", None),
+    "a subset of letters": _of_seeds("SubsetSampler", "ab"),
+    "lengths of letters": _of_seeds("LengthGroupedSampler", ["a"], 2),
+    "megabatches of nothing": _of_seeds("LengthGroupedSampler", [1], 2, megabatch=0),
+    "a negative block": _of_seeds("BlockShuffleSampler", 3, [4, -1]),
+    "blocks of another source": _of_seeds("BlockShuffleSampler", 3, [2, 2]),
+    "unknown unevenness": _of_seeds("ShardSampler", 3, rank=0, world=1, uneven="split"),
+    "a share without a seed": _of_seeds("ShardSampler", forebay.RandomSampler([1]), rank=0, world=1),
+    "a rank of how many": _of_seeds("ShardSampler", 3, rank=0),
+    "a rank outside": _of_seeds("ShardSampler", 3, rank=2, world=2),
+    "no ranks": _of_seeds("ShardSampler", 3, rank=0, world=0),
+    "RANK alone": _among_ranks(RANK="1"),
+    "RANK in words": _among_ranks(RANK="one", WORLD_SIZE="2"),
+    "RANK outside": _among_ranks(RANK="2", WORLD_SIZE="2"),
+    "no sampler's state": _loading_into_a_sampler(lambda _: {"weight": 1}),
+    "a sampler's later state": _loading_into_a_sampler(lambda state: state | {"version": 2}),
+    "a sampler's damaged state": _loading_into_a_sampler(lambda state: state | {"epoch": "one"}),
+    "another sampler's state": _loading_into_a_sampler(lambda _: forebay.sampler.ShuffleSampler(4).state_dict()),
 }
 
 # -- Workers

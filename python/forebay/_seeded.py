@@ -388,7 +388,7 @@ def _checked_state(state: object, fingerprint: Fingerprint) -> Place:
         raise StateError(f"this is not the state of a sampler with a seed, as state_dict() gives it: {state!r:.200}")
     if found["version"] != _VERSION:
         raise StateError(
-            f"this state has version {found['version']} of the format, and this Forebay reads versions up to "
+            f"this state of a sampler has version {found['version']}, and this Forebay reads versions up to "
             f"{_VERSION}: update Forebay"
         )
     for name in sorted({*fingerprint, *theirs}, key=lambda name: (name != "kind", name)):
@@ -408,5 +408,7 @@ def _mapping(thing: object) -> Mapping[str, Any] | None:
 def _checked_number(state: Mapping[str, Any], name: str) -> int:
     number = state.get(name)
     if type(number) is not int or not 0 <= number < 2**64:
-        raise StateError(f"this state is damaged ({name} is {number!r}): load one that is as state_dict() gave it")
+        raise StateError(
+            f"this state of a sampler is damaged ({name} is {number!r}): load one that is as state_dict() gave it"
+        )
     return number

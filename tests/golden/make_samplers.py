@@ -1,6 +1,6 @@
 """Freezes the orders of the samplers with a seed: run it when they are changed on purpose, and say so in the changelog.
 
-PYTHONPATH=python:tests:tests/samplers python tests/golden/make_samplers.py
+PYTHONPATH=python:tests:tests/sampling python tests/golden/make_samplers.py
 """
 
 import json

@@ -171,6 +171,19 @@ def test_a_state_goes_on_with_another_number_of_ranks(
     assert kept == order[: len(kept)]
 
 
+def test_a_rank_with_nothing_left_waits_for_those_with_one_more() -> None:
+    order = ShuffleSampler(5, seed=3).order(0).indices()
+    ranks = [ShardSampler(ShuffleSampler(5, seed=3), rank=rank, world=2) for rank in range(2)]
+    begun = [list(islice(rank, 2)) for rank in ranks]
+    state = ranks[0].state_dict()
+    assert state["position"] == 4
+    for rank in ranks:
+        rank.load_state_dict(state)
+    assert [list(rank) for rank in ranks] == [[order[4]], []]
+    assert [rank.epoch for rank in ranks] == [1, 1]
+    assert begun == [[order[0], order[2]], [order[1], order[3]]]
+
+
 def test_a_state_of_a_sampler_fits_a_shard_of_it_and_the_other_way() -> None:
     alone = ShuffleSampler(60, seed=3)
     list(islice(alone, 20))
@@ -275,6 +288,15 @@ def test_sizes_of_blocks_add_up_to_the_length() -> None:
     for size in (0, 1.5, True):
         with pytest.raises(ValueError, match="block_size should be a positive integer"):
             BlockShuffleSampler(7, size)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [BlockShuffleSampler(4000, 10, 4, seed=1), LengthGroupedSampler(np.zeros(4000), 1, seed=1, megabatch=40)],
+)
+def test_each_group_is_shuffled_in_its_own_way(sampler: SeededSampler) -> None:
+    groups = sampler.indices().reshape(-1, 40)
+    assert len({tuple(np.argsort(group)) for group in groups}) == len(groups)
 
 
 # -- Lengths

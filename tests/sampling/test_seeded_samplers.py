@@ -210,6 +210,24 @@ def test_lengths_follow_a_data_source_that_grows() -> None:
         assert sorted(sampler) == [0, 1, 2]
 
 
+def test_the_place_of_a_state_counts_once() -> None:
+    sampler = ShuffleSampler(50, seed=1)
+    list(islice(sampler, 20))
+    sampler.load_state_dict(sampler.state_dict())
+    for start in (20, 0):
+        sampler.set_epoch(0)
+        assert list(sampler) == sampler.order(0).indices(start).tolist()
+
+
+def test_an_order_that_was_asked_for_before_the_source_grew_is_not_the_one_after() -> None:
+    source = [0]
+    sampler = ShuffleSampler(source)
+    before = sampler.order()
+    source.extend(range(1, 30))
+    assert sorted(sampler.indices().tolist()) == source
+    assert len(before) == 1
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda sampler: pickle.loads(pickle.dumps(sampler))])
 @pytest.mark.parametrize("name", ALL)
 def test_a_copy_stands_where_the_sampler_stood(name: str, copied: Any) -> None:

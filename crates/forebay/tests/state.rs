@@ -356,9 +356,11 @@ fn states_of_version_1_are_still_opened() {
 }
 
 #[test]
-fn a_state_is_small() {
+fn a_state_is_small_and_fits_any_format() {
     let state = stored(&numbers(20).shuffle(true).seed(u64::MAX).build().unwrap().iter().unwrap());
     assert!(serde_json::to_string(&state).unwrap().len() < 200);
+    let bytes = postcard::to_stdvec(&state).unwrap();
+    assert_eq!(postcard::from_bytes::<LoaderState>(&bytes).unwrap(), state);
 }
 
 #[test]

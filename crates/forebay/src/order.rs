@@ -56,17 +56,19 @@ impl Shard {
     ) -> impl Iterator<Item = usize> + Send + 'a {
         let (rank, world) = (self.rank as usize, self.world as usize);
         // What is padded with.
-        let head: Vec<usize> = order.by_ref().take(world).collect();
+        let head = if self.uneven == Uneven::Pad { world } else { 0 };
+        let head: Vec<usize> = order.by_ref().take(head).collect();
         let mut left = head.clone().into_iter().chain(order).skip(to_usize(start)).fuse();
         let deal = move || {
-            let round: Vec<usize> = left.by_ref().take(world).collect();
-            match (round.get(rank), self.uneven) {
-                (Some(index), _) if round.len() == world => Some(*index),
-                (own, Uneven::Keep) => own.copied(),
-                (own, Uneven::Pad) if !round.is_empty() => {
-                    own.copied().or_else(|| Some(head[(rank - round.len()) % head.len()]))
-                }
-                (_, Uneven::Pad | Uneven::Drop) => None,
+            let (mut own, mut dealt) = (None, 0);
+            for index in left.by_ref().take(world) {
+                own = if dealt == rank { Some(index) } else { own };
+                dealt += 1;
+            }
+            match self.uneven {
+                Uneven::Pad if 0 < dealt && dealt <= rank => Some(head[(rank - dealt) % head.len()]),
+                Uneven::Drop if dealt < world => None,
+                _ => own,
             }
         };
         std::iter::from_fn(deal).fuse()

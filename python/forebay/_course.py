@@ -97,7 +97,7 @@ class Course:
             self._sampler = batch_sampler.sampler
             self.batch_size = int(batch_sampler.batch_size)
             self._drop_last = bool(batch_sampler.drop_last)
-            if self._drop_last:
+            if self._drop_last and self._uneven == "keep":
                 self._uneven = "drop"  # every rank has equally many batches, and only whole ones
         self._order = None if self.whole_batches else random_access(self._sampler, epoch)
         self.gives_places = self._order is not None and self.batch_size is not None

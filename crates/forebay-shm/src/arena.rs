@@ -4,14 +4,16 @@
 //! slot it uses as much as that has needed so far; address space is taken for what is used, not for what is possible.
 
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::bell::Sleeper;
+use crate::board::{Board, board_words};
 use crate::queue::queue_words;
 use crate::segment::{Segment, Words};
 use crate::sync::{Ordering, SharedWords};
-use crate::{MIN_SLOT_BYTES, ShmError, memory, sys};
+use crate::{MIN_SLOT_BYTES, Region, ShmError, Span, memory, sys};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"forebay\x01");
 const PAGE: u64 = 4096;
@@ -27,12 +29,15 @@ const HEADER_QUEUE_CAPACITY: usize = 2;
 const HEADER_SLOTS: usize = 3;
 const HEADER_STRIDE: usize = 4;
 const HEADER_BUDGET: usize = 5;
+const HEADER_BOARD_ENTRIES: usize = 6;
 const HEADER_SLEEPER: usize = 8;
 const HEADER_STOPPED: usize = 16;
 const HEADER_LEASED: usize = 24;
 const HEADER_WORDS: usize = 32;
 /// Before each worker's queues: its sleeper's word.
 const SLEEPER_WORDS: usize = 8;
+/// Scratch slots may take this share of what the others may.
+const SCRATCH_SHARE: u64 = 7;
 
 /// The sizes an arena is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +52,9 @@ pub struct Geometry {
     pub stride_bytes: u64,
     /// Memory that all slots together may take, in bytes.
     pub budget_bytes: u64,
+    /// Batches that can stand on the board, where workers share rows; 0 where they do not. Each worker then has a scratch
+    /// slot for each of them; all of those may take a seventh of `budget_bytes` beside it.
+    pub board_entries: u32,
 }
 
 impl Geometry {
@@ -61,6 +69,10 @@ impl Geometry {
         }
         if self.slots == 0 || self.slots > 1 << 20 {
             return corrupt("the number of slots", self.slots.into());
+        }
+        let scratch = u64::from(self.workers) * u64::from(self.board_entries);
+        if scratch > 1 << 20 {
+            return corrupt("the number of scratch slots", scratch);
         }
         if self.stride_bytes == 0
             || self.stride_bytes > 1 << 42
@@ -83,8 +95,17 @@ impl Geometry {
         self
     }
 
+    /// Slots of both kinds; scratch slots come last.
+    pub(crate) fn all_slots(&self) -> u32 {
+        self.slots + self.workers * self.board_entries
+    }
+
     fn reservations_words(&self) -> usize {
-        (self.slots as usize).next_multiple_of(8)
+        (self.all_slots() as usize).next_multiple_of(8)
+    }
+
+    fn board_words(&self) -> usize {
+        if self.board_entries == 0 { 0 } else { board_words(self.board_entries.into(), self.workers) }
     }
 
     fn worker_words(&self) -> usize {
@@ -92,8 +113,12 @@ impl Geometry {
     }
 
     fn control_bytes(&self) -> u64 {
-        let words = HEADER_WORDS + self.reservations_words() + self.workers as usize * self.worker_words();
-        (words as u64 * 8).next_multiple_of(PAGE)
+        ((self.board_begin() + self.board_words()) as u64 * 8).next_multiple_of(PAGE)
+    }
+
+    /// Words before the board.
+    fn board_begin(&self) -> usize {
+        HEADER_WORDS + self.reservations_words() + self.workers as usize * self.worker_words()
     }
 
     fn slots_begin(&self) -> u64 {
@@ -101,7 +126,7 @@ impl Geometry {
     }
 
     fn total_bytes(&self) -> u64 {
-        self.slots_begin() + u64::from(self.slots) * self.stride_bytes
+        self.slots_begin() + u64::from(self.all_slots()) * self.stride_bytes
     }
 }
 
@@ -155,13 +180,15 @@ impl Arena {
     }
 
     fn write_header(&self) {
-        let Geometry { workers, queue_capacity, slots, stride_bytes, budget_bytes } = self.geometry;
+        let Geometry { workers, queue_capacity, slots, stride_bytes, budget_bytes, board_entries } =
+            self.geometry;
         for (index, value) in [
             (HEADER_WORKERS, workers.into()),
             (HEADER_QUEUE_CAPACITY, queue_capacity),
             (HEADER_SLOTS, slots.into()),
             (HEADER_STRIDE, stride_bytes),
             (HEADER_BUDGET, budget_bytes),
+            (HEADER_BOARD_ENTRIES, board_entries.into()),
             (HEADER_MAGIC, MAGIC),
         ] {
             self.header.word(index).store(value, Ordering::Release);
@@ -208,6 +235,24 @@ impl Arena {
         Words::new(self.control.clone(), offset, words)
     }
 
+    /// The board, where workers share rows.
+    pub fn board(&self) -> Option<Board<Words>> {
+        let Geometry { workers, board_entries, .. } = self.geometry;
+        let (begin, words) = (self.geometry.board_begin() * 8, self.geometry.board_words());
+        let words = || Words::new(self.control.clone(), begin, words);
+        (board_entries > 0).then(|| Board::new(words(), board_entries.into(), workers))
+    }
+
+    /// The slot for what `worker` makes of the batch in `entry` of the board.
+    ///
+    /// # Panics
+    /// When there is no such worker or entry.
+    pub fn scratch_slot(&self, worker: u32, entry: u64) -> u32 {
+        let Geometry { workers, board_entries, slots, .. } = self.geometry;
+        assert!(worker < workers && entry < board_entries.into(), "entry {entry} of worker {worker}");
+        slots + worker * board_entries + entry as u32
+    }
+
     fn worker_offset(&self, worker: u32) -> usize {
         assert!(worker < self.geometry.workers, "worker {worker} of {}", self.geometry.workers);
         let words = HEADER_WORDS
@@ -217,7 +262,7 @@ impl Arena {
     }
 
     fn slot_offset(&self, slot: u32) -> u64 {
-        assert!(slot < self.geometry.slots, "slot {slot} of {}", self.geometry.slots);
+        assert!(slot < self.geometry.all_slots(), "slot {slot} of {}", self.geometry.all_slots());
         self.geometry.slots_begin() + u64::from(slot) * self.geometry.stride_bytes
     }
 
@@ -229,7 +274,11 @@ impl Arena {
 
     /// Memory taken by all slots, in bytes.
     pub fn reserved_total(&self) -> u64 {
-        (0..self.geometry.slots).map(|slot| self.reserved(slot)).sum()
+        self.reserved_by(0..self.geometry.all_slots())
+    }
+
+    fn reserved_by(&self, slots: Range<u32>) -> u64 {
+        slots.map(|slot| self.reserved(slot)).sum()
     }
 
     /// Notes how much of the memory is leased. Called by the trainer.
@@ -246,7 +295,7 @@ impl Arena {
     /// # Errors
     /// [`ShmError::TooLarge`], [`ShmError::OverBudget`], [`ShmError::NoMemory`], each with numbers.
     pub fn reserve(&self, slot: u32, bytes: u64) -> Result<(), ShmError> {
-        let Geometry { stride_bytes, budget_bytes, .. } = self.geometry;
+        let Geometry { stride_bytes, budget_bytes, slots, .. } = self.geometry;
         let before = self.reserved(slot);
         if bytes <= before {
             return Ok(());
@@ -257,12 +306,18 @@ impl Arena {
         let after = bytes.max(MIN_SLOT_BYTES).next_multiple_of(PAGE);
         let word = self.reservations.word(slot as usize);
         word.store(after, Ordering::SeqCst);
-        let leased = self.header.word(HEADER_LEASED).load(Ordering::Relaxed);
-        let others = self.reserved_total().saturating_sub(after).saturating_sub(leased);
-        // The first pages of a slot are always granted: errors travel in them.
-        let outcome = if after > MIN_SLOT_BYTES && others + after > budget_bytes {
-            let left = budget_bytes.saturating_sub(others);
-            Err(ShmError::OverBudget { needed: bytes, budget: budget_bytes, left, reserved: others })
+        let scratch = slot >= slots;
+        // What is on its way from worker to worker never takes a batch's room.
+        let (alike, leased, budget) = if scratch {
+            (slots..self.geometry.all_slots(), 0, budget_bytes / SCRATCH_SHARE)
+        } else {
+            (0..slots, self.header.word(HEADER_LEASED).load(Ordering::Relaxed), budget_bytes)
+        };
+        let others = self.reserved_by(alike).saturating_sub(after).saturating_sub(leased);
+        // The first pages of a batch's slot are always granted: errors travel in them.
+        let outcome = if (scratch || after > MIN_SLOT_BYTES) && others + after > budget {
+            let left = budget.saturating_sub(others);
+            Err(ShmError::OverBudget { needed: bytes, budget, left, reserved: others })
         } else {
             self.take(slot, before, after - before)
         };
@@ -310,6 +365,17 @@ impl Arena {
             .map_err(|error| short_of_memory(error, bytes.len() as u64))
     }
 
+    /// A copy of a part of `slot`, on the heap.
+    pub(crate) fn read_slot(&self, slot: u32, span: Span) -> Result<Region, ShmError> {
+        let Span { offset, len } = span;
+        if offset.checked_add(len).is_none_or(|end| end > self.reserved(slot)) {
+            return Err(ShmError::Corrupt { what: "the place of an array", value: offset });
+        }
+        let mut copy = Region::on_heap(len as usize)?;
+        sys::read(self.descriptor(), self.slot_offset(slot) + offset, copy.bytes_mut())?;
+        Ok(copy)
+    }
+
     /// Maps at least the first `bytes` of `slot` in this process, with room to grow.
     pub(crate) fn map_slot(&self, slot: u32, bytes: u64) -> Result<Segment, ShmError> {
         let stride = self.geometry.stride_bytes;
@@ -346,6 +412,7 @@ fn read_header(header: &Words) -> Result<Geometry, ShmError> {
         slots: small("the number of slots", HEADER_SLOTS)?,
         stride_bytes: word(HEADER_STRIDE),
         budget_bytes: word(HEADER_BUDGET),
+        board_entries: small("the size of the board", HEADER_BOARD_ENTRIES)?,
     };
     geometry.check()
 }

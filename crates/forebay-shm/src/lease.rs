@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::slot::SlotMemory;
 use crate::sync::{AtomicU64, Ordering};
-use crate::{ALIGNMENT_BYTES, Arena, ShmError, fork, memory};
+use crate::{ALIGNMENT_BYTES, Arena, ShmError, Span, fork, memory};
 
 /// From this size on the heap is asked for only what the machine says it has.
 const WORTH_A_LOOK_BYTES: usize = 64 << 20;
@@ -50,15 +50,6 @@ fn take(words: &[AtomicU64]) -> impl Iterator<Item = u32> {
         let bits = if word.load(Ordering::Relaxed) == 0 { 0 } else { word.swap(0, Ordering::Acquire) };
         (0..64).filter(move |bit| bits & (1 << bit) != 0).map(move |bit| index as u32 * 64 + bit)
     })
-}
-
-/// A part of a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    /// Bytes from the start of the slot.
-    pub offset: u64,
-    /// Bytes.
-    pub len: u64,
 }
 
 /// A slot in the trainer's hands. It comes back when the lease is dropped, which is when the last [`Region`] of

@@ -2,7 +2,7 @@
 //!
 //! One [`Arena`] per loader: an anonymous `memfd`, sparse at its full size, sealed, opened once and passed once to
 //! every worker. It holds a control block (a header, the reservations of the slots, and
-//! for every worker an *index queue* and a *result queue*) and, behind it, the slots.
+//! for every worker an *index queue* and a *result queue*), where workers share rows a *board*, and, behind it, the slots.
 //!
 //! Who may touch what, and when:
 //!
@@ -11,8 +11,10 @@
 //! | header | trainer, before any worker exists | all | immutable afterwards |
 //! | a queue's records | its one producer | its one consumer | [`queue`]: release of `tail`, release of `head` |
 //! | a sleeper's word | both sides | both sides | [`bell`]: read-modify-writes only |
+//! | the board | all | all | [`board`]: a claim word and a count of rows left for each batch |
 //! | reservation of a slot | whoever holds the slot | anybody | a lone counter, carries no other memory |
 //! | bytes of a slot | whoever holds the slot | the same | handed over through a queue, returned through [`Lease`] |
+//! | bytes of a scratch slot | its worker, until it hands in | the finisher of the batch | [`board`]: release and acquire of the rows left |
 //!
 //! There is no lock and no state machine in shared memory: *which* slot belongs to whom is known to the
 //! trainer alone (crate `forebay-engine`). A killed process can therefore leave nothing locked or half
@@ -25,6 +27,7 @@
 //! becomes a [`ShmError::Corrupt`], never an access outside a slot.
 
 pub mod bell;
+pub mod board;
 pub mod queue;
 pub mod sync;
 
@@ -59,13 +62,22 @@ pub use arena::{Arena, Geometry};
 #[cfg(not(loom))]
 pub use channel::{TrainerEnd, WorkerEnd};
 #[cfg(not(loom))]
-pub use lease::{Lease, Region, Returns, Span};
+pub use lease::{Lease, Region, Returns};
 #[cfg(not(loom))]
 pub use segment::{Segment, Words};
 #[cfg(not(loom))]
 pub use slot::SlotMemory;
 #[cfg(not(loom))]
 pub use writer::SlotWriter;
+
+/// A part of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Bytes from the start of the slot.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+}
 
 /// Every array in a slot starts on a multiple of this many bytes (a cache line, and the widest vector).
 pub const ALIGNMENT_BYTES: usize = 64;

@@ -56,17 +56,24 @@ pub fn sealed_file(bytes: &[u8]) -> Result<OwnedFd, ShmError> {
 /// # Errors
 /// When it cannot be read.
 pub fn read_file(file: &OwnedFd) -> Result<Vec<u8>, ShmError> {
-    let (mut bytes, mut read) = (vec![0; file_len(file)? as usize], 0);
+    let mut bytes = vec![0; file_len(file)? as usize];
+    let read = read(file.as_fd(), 0, &mut bytes)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// Reads from `offset` of `file` until `bytes` are full or the file ends; tells how many there were.
+pub(crate) fn read(file: BorrowedFd<'_>, offset: u64, bytes: &mut [u8]) -> Result<usize, ShmError> {
+    let mut read = 0;
     while read < bytes.len() {
-        match rustix::io::pread(file, &mut bytes[read..], read as u64) {
+        match rustix::io::pread(file, &mut bytes[read..], offset + read as u64) {
             Ok(0) => break,
             Ok(count) => read += count,
             Err(Errno::INTR) => {}
             Err(errno) => return Err(ShmError::os("pread")(errno)),
         }
     }
-    bytes.truncate(read);
-    Ok(bytes)
+    Ok(read)
 }
 
 /// Takes this process's standard input away from everybody else: what it was is returned, and `/dev/null` takes its place.

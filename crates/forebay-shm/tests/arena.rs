@@ -10,7 +10,14 @@ use forebay_shm::{Arena, Geometry, Lease, MIN_SLOT_BYTES, Returns, ShmError, Slo
 use proptest::prelude::*;
 
 fn geometry(budget_bytes: u64) -> Geometry {
-    Geometry { workers: 2, queue_capacity: 4, slots: 8, stride_bytes: 8 << 20, budget_bytes }
+    Geometry {
+        workers: 2,
+        queue_capacity: 4,
+        slots: 8,
+        stride_bytes: 8 << 20,
+        budget_bytes,
+        board_entries: 0,
+    }
 }
 
 fn arena(budget_bytes: u64) -> Arena {

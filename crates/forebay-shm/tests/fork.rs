@@ -103,6 +103,7 @@ impl Setting {
             slots: 8,
             stride_bytes: 2 << 20,
             budget_bytes: 16 << 20,
+            board_entries: 0,
         };
         Self { arena: Arena::create(geometry).unwrap(), returns: Arc::new(Returns::new(8)) }
     }

@@ -67,7 +67,14 @@ struct Setting {
 impl Setting {
     fn new() -> Arc<Self> {
         let (stride_bytes, budget_bytes) = (1, 1 << 20);
-        let geometry = Geometry { workers: 1, queue_capacity: 1, slots: 8, stride_bytes, budget_bytes };
+        let geometry = Geometry {
+            workers: 1,
+            queue_capacity: 1,
+            slots: 8,
+            stride_bytes,
+            budget_bytes,
+            board_entries: 0,
+        };
         Arc::new(Self { arena: Arena::create(geometry).unwrap(), returns: Arc::new(Returns::new(8)) })
     }
 

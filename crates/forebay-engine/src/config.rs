@@ -13,6 +13,10 @@ const SLOTS: u32 = 4096;
 const MAX_WINDOW: u64 = 1 << 16;
 /// No batch is larger, whatever the budget.
 const MAX_BATCH_BYTES: u64 = 1 << 40;
+/// More scratch slots than this would cost more than idle workers do.
+const MAX_SCRATCH_SLOTS: u64 = 1 << 14;
+/// Where rows are shared, this share of the budget is for samples on their way from worker to worker.
+const SCRATCH_SHARE: u64 = 8;
 /// The default budget is this share of all memory.
 const BUDGET_SHARE: u64 = 2;
 /// The default budget where the machine does not tell its memory.
@@ -25,6 +29,7 @@ pub struct EngineConfig {
     prefetch_factor: u32,
     in_order: bool,
     memory_budget_bytes: u64,
+    shares_rows: bool,
 }
 
 impl EngineConfig {
@@ -54,7 +59,29 @@ impl EngineConfig {
                 "memory_budget must be at least {least} bytes for {window} batches ahead, but is {memory_budget_bytes}"
             )));
         }
-        Ok(Self { workers, prefetch_factor, in_order, memory_budget_bytes })
+        Ok(Self { workers, prefetch_factor, in_order, memory_budget_bytes, shares_rows: false })
+    }
+
+    /// The same, but workers that have nothing to do make rows of the others' batches, so that nobody can tell any more
+    /// who makes what.
+    ///
+    /// Nothing changes where that cannot help: with one worker, where batches are delivered as they arrive, and where
+    /// there are so many workers and batches ahead (more than 16,384 pairs of them) that there is always enough to do.
+    #[must_use]
+    pub fn sharing_rows(mut self) -> Self {
+        let scratch = u64::from(self.workers) * self.places();
+        self.shares_rows = self.in_order && self.workers > 1 && scratch <= MAX_SCRATCH_SLOTS;
+        self
+    }
+
+    /// Whether workers make rows of each other's batches.
+    pub fn shares_rows(&self) -> bool {
+        self.shares_rows
+    }
+
+    /// Places for batches that are out: a power of two keeps the modulo cheap.
+    fn places(&self) -> u64 {
+        u64::from(self.window()).next_power_of_two()
     }
 
     /// Workers.
@@ -78,13 +105,18 @@ impl EngineConfig {
     }
 
     pub(crate) fn geometry(&self) -> forebay_shm::Geometry {
+        let (board_entries, budget_bytes) = if self.shares_rows {
+            (self.places() as u32, self.memory_budget_bytes / SCRATCH_SHARE * (SCRATCH_SHARE - 1))
+        } else {
+            (0, self.memory_budget_bytes)
+        };
         forebay_shm::Geometry {
             workers: self.workers,
-            // A power of two keeps the modulo cheap.
-            queue_capacity: u64::from(self.window()).next_power_of_two(),
+            queue_capacity: self.places(),
             slots: SLOTS.max(4 * self.window()),
-            stride_bytes: self.memory_budget_bytes.min(MAX_BATCH_BYTES),
-            budget_bytes: self.memory_budget_bytes,
+            stride_bytes: budget_bytes.min(MAX_BATCH_BYTES),
+            budget_bytes,
+            board_entries,
         }
     }
 }

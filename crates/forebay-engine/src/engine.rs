@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use forebay_shm::bell::Sleeper;
+use forebay_shm::board::{Board, MAX_ROWS, Posting};
 use forebay_shm::sys::{self, Event, Woken};
 use forebay_shm::{Arena, Region, Span, TrainerEnd, Words, fork};
 
@@ -15,6 +16,11 @@ use crate::layout::{self, Value};
 use crate::message::{FromWorker, Outcome, ToWorker};
 use crate::slots::Slots;
 use crate::{Crew, EngineConfig, EngineError};
+
+/// When the trainer has waited for a batch for so long, all workers are to help.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(1);
+/// A scratch slot keeps so much memory from batch to batch.
+const KEPT_SCRATCH_BYTES: u64 = 64 << 10;
 
 /// All that a worker needs to take part: sent to it once, when it starts.
 #[derive(Debug)]
@@ -36,7 +42,7 @@ pub struct Seat {
 pub struct Batch {
     /// Which batch of the loader's life, counted from 0.
     pub step: u64,
-    /// Who made it.
+    /// Who made it: where rows are shared, who made its last ones.
     pub worker: u32,
     /// A batch, or an error to be raised in its place.
     pub outcome: Outcome,
@@ -76,6 +82,7 @@ struct Flight {
 #[derive(Debug)]
 struct Finished {
     step: u64,
+    worker: u32,
     outcome: Outcome,
     layout: Span,
     used: u64,
@@ -86,11 +93,15 @@ struct Finished {
 pub struct Engine {
     config: EngineConfig,
     arena: Arena,
+    /// Where rows are shared.
+    board: Option<Board<Words>>,
     slots: Slots,
     dispatch: Dispatch,
     collect: Collect<Finished>,
     flights: BTreeMap<u64, Flight>,
     next_step: u64,
+    /// The epoch's first step.
+    first_step: u64,
     epoch: u64,
     /// A worker's stream is over, and the front has not been told.
     stream_ended: bool,
@@ -117,6 +128,7 @@ impl Engine {
             collect: Collect::new(config.in_order(), 0),
             flights: BTreeMap::new(),
             next_step: 0,
+            first_step: 0,
             epoch: 0,
             stream_ended: false,
             sleeper: arena.trainer_sleeper(),
@@ -124,6 +136,7 @@ impl Engine {
             lifeline: sys::watch_self()?,
             crew: None,
             depth: fork::depth(),
+            board: arena.board(),
             config,
             arena,
         })
@@ -150,15 +163,32 @@ impl Engine {
 
     /// Whether one more batch may be sent: fewer are out than the window allows, and some worker has samples left.
     pub fn wants(&self) -> bool {
-        self.flights.len() < self.config.window() as usize && self.dispatch.has_room()
+        self.flights.len() < self.config.window() as usize
+            && self.dispatch.has_room()
+            && self.board_has_room()
     }
 
-    /// Sends a batch to the worker whose turn it is; tells its step.
+    /// Whether the place of the next step on the board is free. It is, but for batches of an epoch that was broken off.
+    fn board_has_room(&self) -> bool {
+        let oldest = self.flights.first_key_value().map_or(self.next_step, |(step, _)| *step);
+        self.board.as_ref().is_none_or(|board| self.next_step - oldest < board.entries())
+    }
+
+    /// Sends a batch, to be made by one worker; tells its step.
+    ///
+    /// # Errors
+    /// As [`submit_rows`](Self::submit_rows).
+    pub fn submit(&mut self, format: u32, indices: Vec<u8>) -> Result<u64, EngineError> {
+        self.submit_rows(format, indices, 1)
+    }
+
+    /// Sends a batch to the worker whose turn it is; tells its step. Where rows are shared, several workers may make it,
+    /// each some of its `rows`.
     ///
     /// # Errors
     /// When there is no memory for the indices, or a queue is corrupt. Called when [`wants`](Self::wants) is false, it
     /// is a [`EngineError::Config`].
-    pub fn submit(&mut self, format: u32, indices: Vec<u8>) -> Result<u64, EngineError> {
+    pub fn submit_rows(&mut self, format: u32, indices: Vec<u8>, rows: u32) -> Result<u64, EngineError> {
         self.check_process()?;
         let full =
             || EngineError::Config(format!("more than {} batches were sent ahead", self.config.window()));
@@ -170,10 +200,27 @@ impl Engine {
         let step = self.next_step;
         self.next_step += 1;
         let (epoch, indices_len) = (self.epoch, indices.len() as u64);
-        let fill = ToWorker::Fill { step, epoch, slot, format, indices_len };
         self.flights.insert(step, Flight { worker, slot, indices, format, wanted: true, finished: false });
-        self.workers[worker as usize].send(&fill.encode())?;
+        if let Some(board) = &self.board {
+            let rows = rows.clamp(1, MAX_ROWS);
+            board.post(&Posting { step, epoch, slot, rows, format, indices_len }, step == self.first_step);
+            self.wake_one(worker)?;
+        } else {
+            let fill = ToWorker::Fill { step, epoch, slot, format, indices_len };
+            self.workers[worker as usize].send(&fill.encode())?;
+        }
         Ok(step)
+    }
+
+    /// Wakes one sleeping worker, if there is one, `first` before others: it has the slot mapped.
+    fn wake_one(&mut self, first: u32) -> Result<(), EngineError> {
+        let (before, from) = self.workers.split_at_mut(first as usize);
+        for worker in from.iter_mut().chain(before) {
+            if worker.wakes()? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Puts the indices of a batch for `worker` into a free slot.
@@ -228,7 +275,14 @@ impl Engine {
             if let Some(crew) = &self.crew {
                 descriptors.extend((0..self.config.workers()).map(|worker| crew.exit(worker)));
             }
-            sys::wait(&descriptors, deadline)?
+            let patience = self.patience().filter(|until| deadline.is_none_or(|deadline| *until < deadline));
+            match sys::wait(&descriptors, patience.or(deadline))? {
+                Woken::TimedOut if patience.is_some() => {
+                    self.workers.iter_mut().try_for_each(TrainerEnd::wake)?;
+                    sys::wait(&descriptors, deadline)?
+                }
+                woken => woken,
+            }
         };
         match woken {
             Woken::Ready(0) => self.bell.silence()?,
@@ -238,16 +292,25 @@ impl Engine {
         Ok(woken)
     }
 
+    /// Until when to wait before all sleeping workers are woken, because there are rows that nobody has claimed.
+    fn patience(&self) -> Option<Instant> {
+        self.board.as_ref().filter(|board| board.has_rows()).map(|_| Instant::now() + PATIENCE)
+    }
+
     /// `worker` will never write again: what it finished counts, what it did not is lost.
     fn worker_ended(&mut self, worker: u32) -> Result<(), EngineError> {
         if self.receive()? {
             return Ok(());
         }
-        let lost = |flight: &Flight| flight.worker == worker && !flight.finished;
-        let in_flight =
-            self.flights.iter().filter(|(_, flight)| lost(flight)).map(|(step, _)| *step).collect();
+        let lost = |(step, flight): &(&u64, &Flight)| self.is_at(worker, **step, flight) && !flight.finished;
+        let in_flight = self.flights.iter().filter(lost).map(|(step, _)| *step).collect();
         let end = self.crew.as_ref().map_or(crate::error::WorkerEnd::Process, |crew| crew.end(worker));
         Err(EngineError::WorkerEnded { worker, in_flight, end })
+    }
+
+    /// Whether `worker` has to make a batch; where rows are shared, whether it has claimed rows of it.
+    fn is_at(&self, worker: u32, step: u64, flight: &Flight) -> bool {
+        self.board.as_ref().map_or(flight.worker == worker, |board| board.at(worker) == Some(step))
     }
 
     /// The indices of a batch that was sent and not delivered, in the front's format.
@@ -255,9 +318,12 @@ impl Engine {
         self.flights.get(&step).map(|flight| (flight.format, flight.indices.as_slice()))
     }
 
-    /// Which worker has to make the batch that is awaited next, and which batch that is.
+    /// Which worker has to make the batch that is awaited next, and which batch that is. Where rows are shared, one of those
+    /// that are at it.
     pub fn awaited(&self) -> Option<(u32, u64)> {
-        self.flights.iter().find(|(_, flight)| !flight.finished).map(|(step, flight)| (flight.worker, *step))
+        let (step, flight) = self.flights.iter().find(|(_, flight)| !flight.finished)?;
+        let maker = (0..self.config.workers()).find(|worker| self.is_at(*worker, *step, flight));
+        Some((maker.unwrap_or(flight.worker), *step))
     }
 
     /// A new epoch begins: nothing that was sent is wanted any more. Batches still in flight come in and are
@@ -276,6 +342,7 @@ impl Engine {
         self.flights.values_mut().for_each(|flight| flight.wanted = false);
         self.dispatch.restart(first_worker);
         self.epoch += 1;
+        self.first_step = self.next_step;
         self.stream_ended = false;
         self.collect = Collect::new(self.config.in_order(), self.next_step);
         Ok(())
@@ -306,6 +373,9 @@ impl Engine {
             self.slots.free(flight.slot)?;
         }
         self.collect.drain();
+        for step in 0..self.board.as_ref().map_or(0, Board::entries) {
+            self.clear_scratch(step, 0)?;
+        }
         Ok(self.slots.release()?)
     }
 
@@ -343,18 +413,20 @@ impl Engine {
         let FromWorker::Done { step, slot, outcome, layout, used } = message;
         let protocol = |what| EngineError::Protocol { worker, what };
         let flight = self.flights.get_mut(&step).ok_or_else(|| protocol("a batch that was not sent"))?;
-        if flight.worker != worker || flight.slot != slot || flight.finished {
+        let its_own = self.board.as_ref().map_or(flight.worker == worker, |board| board.is_complete(step));
+        if !its_own || flight.slot != slot || flight.finished {
             return Err(protocol("a batch that was sent to somebody else or has come before"));
         }
         flight.finished = true;
         let wanted = flight.wanted;
-        self.dispatch.finished(worker);
+        self.dispatch.finished(flight.worker);
+        self.clear_scratch(step, KEPT_SCRATCH_BYTES)?;
         if wanted && outcome == Outcome::End {
             self.dispatch.retire(worker);
             self.stream_ended = true;
         }
         if wanted {
-            self.collect.put(step, Finished { step, outcome, layout, used });
+            self.collect.put(step, Finished { step, worker, outcome, layout, used });
         } else {
             self.flights.remove(&step);
             self.slots.free(slot)?;
@@ -365,17 +437,29 @@ impl Engine {
     fn deliver(&mut self) -> Result<Option<Batch>, EngineError> {
         while let Some(finished) = self.collect.take() {
             let missing = EngineError::Layout("its flight is unknown");
-            let Flight { worker, slot, .. } = self.flights.remove(&finished.step).ok_or(missing)?;
+            let Flight { slot, .. } = self.flights.remove(&finished.step).ok_or(missing)?;
             if finished.outcome != Outcome::End {
-                return self.hand_over(worker, slot, finished).map(Some);
+                return self.hand_over(slot, finished).map(Some);
             }
             self.slots.free(slot)?;
         }
         Ok(None)
     }
 
-    fn hand_over(&mut self, worker: u32, slot: u32, finished: Finished) -> Result<Batch, EngineError> {
-        let Finished { step, outcome, layout, used } = finished;
+    /// Gives back the memory of what workers made of the batch of `step` for each other, beyond so many bytes a worker.
+    fn clear_scratch(&self, step: u64, kept_bytes: u64) -> Result<(), EngineError> {
+        let Some(board) = &self.board else { return Ok(()) };
+        for worker in 0..self.config.workers() {
+            let slot = self.arena.scratch_slot(worker, step % board.entries());
+            if self.arena.reserved(slot) > kept_bytes {
+                self.arena.give_back(slot)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self, slot: u32, finished: Finished) -> Result<Batch, EngineError> {
+        let Finished { step, worker, outcome, layout, used } = finished;
         let (lease, may_keep) = self.slots.lease(slot, used, self.config.window())?;
         let value = layout::decode(&lease.read(layout)?)?;
         let spans = value.spans();

@@ -9,6 +9,9 @@
 //! 6 return    last view dropped                     -> slot free again
 //! ```
 //!
+//! Where workers share rows ([`EngineConfig::sharing_rows`]), a ticket goes to the board instead, and station 3 is any worker's:
+//! each claims row after row, and whoever finishes the last one of a batch publishes it ([`Part`]).
+//!
 //! Stations 1, 2, 4 and 6 are [`Engine`]; station 3 is [`Worker`], whoever runs it; station 5 differs by front.
 //! Who holds a slot is known here and nowhere else (the private module `slots`), so a worker's death needs no repair of shared state.
 //!
@@ -25,6 +28,7 @@ mod dispatch;
 mod engine;
 mod error;
 mod message;
+mod rows;
 mod slots;
 mod worker;
 
@@ -33,4 +37,5 @@ pub use crew::{Crew, OutsideCrew, ThreadCrew};
 pub use engine::{Batch, Engine, Seat, Turn};
 pub use error::{EngineError, WorkerEnd};
 pub use message::Outcome;
+pub use rows::{Complete, Part, Piece};
 pub use worker::{Order, Ticket, Unpublished, Worker};

@@ -1,13 +1,16 @@
 //! Station 3: a worker's side of the journey, whoever runs it.
 
 use std::os::fd::AsFd;
+use std::time::Instant;
 
+use forebay_shm::board::Wanted;
 use forebay_shm::sys::{self, Event, Woken};
 use forebay_shm::{Arena, SlotWriter, Span, WorkerEnd};
 
+use crate::engine::PATIENCE;
 use crate::layout::{self, Value};
 use crate::message::{FromWorker, Outcome, ToWorker};
-use crate::{EngineError, Seat};
+use crate::{EngineError, Part, Seat};
 
 /// The work order for one batch, and the slot to make it in.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub struct Unpublished {
 pub enum Order {
     /// Make a batch.
     Fill(Ticket),
+    /// Make rows of a batch, of which others may make some, too.
+    Rows(Part),
     /// Return.
     Stop,
 }
@@ -46,7 +51,9 @@ pub enum Order {
 #[derive(Debug)]
 pub struct Worker {
     id: u32,
-    end: WorkerEnd,
+    pub(crate) end: WorkerEnd,
+    /// Whether it joins in batches that others have begun.
+    helps: bool,
 }
 
 impl Worker {
@@ -69,7 +76,7 @@ impl Worker {
         let Seat { worker, arena, worker_bell, trainer_bell, .. } = seat;
         let arena = Arena::open(arena)?;
         let (own, trainer) = (Event::from_descriptor(worker_bell), Event::from_descriptor(trainer_bell));
-        Ok(Self { id: worker, end: WorkerEnd::new(arena, worker, own, trainer)? })
+        Ok(Self { id: worker, end: WorkerEnd::new(arena, worker, own, trainer)?, helps: true })
     }
 
     /// Its number, from 0.
@@ -82,13 +89,25 @@ impl Worker {
         self.end.is_stopped()
     }
 
+    /// From now on this worker joins in no batch that another has begun: what its samples are cannot travel.
+    pub fn stop_helping(&mut self) {
+        self.helps = false;
+    }
+
     /// The oldest order, if there is one.
     ///
     /// # Errors
     /// When the trainer's record makes no sense.
     pub fn try_next(&mut self) -> Result<Option<Order>, EngineError> {
+        self.look(Wanted::Unbegun)
+    }
+
+    fn look(&mut self, wanted: Wanted) -> Result<Option<Order>, EngineError> {
         if self.end.is_stopped() {
             return Ok(Some(Order::Stop));
+        }
+        if self.end.shares_rows() {
+            return self.begin(wanted);
         }
         let Some(record) = self.end.receive()? else { return Ok(None) };
         let protocol = |what| EngineError::Protocol { worker: self.id, what };
@@ -104,26 +123,32 @@ impl Worker {
     /// # Errors
     /// When the trainer's record makes no sense, or the operating system refuses to wait.
     pub fn next_order(&mut self) -> Result<Option<Order>, EngineError> {
+        let mut wanted = Wanted::Unbegun;
         loop {
-            if let Some(order) = self.try_next()? {
+            if let Some(order) = self.look(wanted)? {
                 return Ok(Some(order));
             }
             self.end.sleep().0.lie_down();
-            let order = self.try_next();
+            let order = self.look(Wanted::Unbegun);
             let woken = if matches!(order, Ok(None)) { self.sleep() } else { Ok(Woken::Ready(0)) };
             self.end.sleep().0.get_up();
-            match (order?, woken?) {
+            wanted = match (order?, woken?) {
                 (Some(order), _) => return Ok(Some(order)),
                 (None, Woken::Interrupted) => return Ok(None),
-                (None, _) => {}
+                (None, Woken::TimedOut) => Wanted::Any,
+                (None, Woken::Ready(_)) => Wanted::Unbegun,
             }
         }
     }
 
+    /// Sleeps until there is something to do: at once, or because others have not claimed all their rows in a while.
     fn sleep(&self) -> Result<Woken, EngineError> {
         let bell = self.end.sleep().1;
-        let woken = sys::wait(&[bell.as_fd()], None)?;
-        bell.silence()?;
+        let patience = (self.helps && self.end.has_rows()).then(|| Instant::now() + PATIENCE);
+        let woken = sys::wait(&[bell.as_fd()], patience)?;
+        if woken != Woken::TimedOut {
+            bell.silence()?;
+        }
         Ok(woken)
     }
 
@@ -147,6 +172,7 @@ impl Worker {
         let done = FromWorker::Done { step, slot, outcome, layout, used };
         match self.end.send(&done.encode()) {
             Ok(()) => {
+                self.end.leave();
                 self.end.close_slot(ticket.writer);
                 Ok(())
             }

@@ -12,6 +12,7 @@ use forebay_engine::{
     Batch, Crew, Engine, EngineConfig, EngineError, Order, Outcome, Seat, Turn, Worker,
     WorkerEnd as WorkerEndedHow,
 };
+use forebay_shm::board::Wanted;
 use forebay_shm::queue::{RECORD_WORDS, Record};
 use forebay_shm::sys::{Event, duplicate};
 use forebay_shm::{Arena, ShmError, Span, WorkerEnd};
@@ -88,6 +89,21 @@ fn a_report_with_the_slot_of_another_batch_is_refused() {
     let (_, other_slot) = granted(&mut workers[0]);
     workers[0].send(&done(step, other_slot, Span { offset: 0, len: 1 })).unwrap();
     assert!(matches!(answer(&mut engine), Err(EngineError::Protocol { worker: 0, .. })));
+}
+
+#[test]
+fn a_report_on_a_batch_whose_rows_are_not_all_done_is_refused() {
+    let mut engine = Engine::new(config(2, 2).sharing_rows()).unwrap();
+    let mut workers = [0, 1].map(|worker| impostor(engine.seat(worker).unwrap()));
+    engine.submit_rows(0, vec![7; 16], 2).unwrap();
+    for worker in &mut workers {
+        let (part, _) = worker.begin(Wanted::Unbegun).unwrap().expect("a batch was posted");
+        let report = done(part.posting.step, part.posting.slot.into(), Span { offset: 0, len: 1 });
+        worker.send(&report).unwrap();
+        let answer = answer(&mut engine);
+        assert!(matches!(answer, Err(EngineError::Protocol { .. })), "{answer:?}");
+        worker.hand_in(&part, None).unwrap();
+    }
 }
 
 /// Makes the oldest batch as a worker would, and tells the report on it.

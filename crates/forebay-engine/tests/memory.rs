@@ -222,7 +222,7 @@ fn a_restart_gives_the_slots_of_dropped_batches_back() {
         let mut engine = engine(budget(2, 2, 16), move |mut worker| {
             loop {
                 match worker.next_order()? {
-                    None => {}
+                    None | Some(Order::Rows(_)) => {}
                     Some(Order::Stop) => return Ok(()),
                     Some(Order::Fill(mut ticket)) => {
                         let made = cook(&mut ticket);

@@ -19,7 +19,7 @@ fn read(mut worker: Worker, lengths: &[u64]) -> Result<(), EngineError> {
     let (mut epoch, mut made) = (0, 0);
     loop {
         match worker.next_order()? {
-            None => {}
+            None | Some(Order::Rows(_)) => {}
             Some(Order::Stop) => return Ok(()),
             Some(Order::Fill(ticket)) => {
                 if ticket.epoch != epoch {

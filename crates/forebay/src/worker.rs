@@ -57,6 +57,10 @@ pub(crate) fn work(
             None => continue,
             Some(Order::Stop) => return Ok(()),
             Some(Order::Fill(ticket)) => ticket,
+            Some(Order::Rows(_)) => {
+                let what = "rows to share, which this front does not";
+                return Err(EngineError::Protocol { worker: worker.id(), what });
+            }
         };
         if let Err(failure) = &mut ready {
             if recipe.streams() && told_in == Some(ticket.epoch) {

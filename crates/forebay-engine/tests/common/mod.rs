@@ -123,6 +123,7 @@ pub(crate) fn serve(
         match worker.next_order()? {
             None => {}
             Some(Order::Stop) => return Ok(()),
+            Some(Order::Rows(_)) => panic!("these workers share no rows"),
             Some(Order::Fill(mut ticket)) => {
                 let made = make(&mut ticket);
                 finish(&mut worker, ticket, made)?;

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from forebay._sample_seeds import SampleSeeds  # needs the engine, which not every system has
 
-__all__ = ["FailedFetcher", "Fetcher", "MapFetcher", "StreamFetcher", "fetcher_of", "skip"]
+__all__ = ["FailedFetcher", "Fetcher", "MapFetcher", "RowFetcher", "StreamFetcher", "fetcher_of", "skip"]
 
 
 class MapFetcher:
@@ -157,7 +157,7 @@ class FailedFetcher:
     For a stream of the first one only: who has no samples must not go on for ever.
     """
 
-    current = None
+    current: tuple[Any] | None = None
 
     def __init__(self, error: BaseException, *, stream: bool) -> None:
         self._error = error
@@ -175,8 +175,13 @@ class FailedFetcher:
         self._raised = True
         raise self._error.with_traceback(self._traceback)
 
+    def fetch_row(self, _index: Any) -> Any:
+        """Raises the exception."""
+        raise self._error.with_traceback(self._traceback)
+
 
 Fetcher: TypeAlias = MapFetcher | StreamFetcher | FailedFetcher
+RowFetcher: TypeAlias = MapFetcher | FailedFetcher
 
 
 def fetcher_of(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Otherwise", "gather", "places_of"]
+__all__ = ["Otherwise", "gather", "gathers", "places_of"]
 
 _KINDS = (np.ndarray, np.memmap)
 _EXTENDED = "gG"
@@ -17,6 +17,11 @@ class Otherwise(Exception):
     """A batch has to be made in the ordinary way: sample by sample."""
 
 
+def gathers(dataset: Any) -> bool:
+    """Whether `gather` looks at such a dataset at all."""
+    return type(dataset) in _KINDS and not hasattr(dataset, "__getitems__")
+
+
 def gather(dataset: Any, indices: Any) -> npt.NDArray[Any] | None:
     """What `default_collate([dataset[index] for index in indices])` gives, or None where only that itself can tell.
 
@@ -25,7 +30,7 @@ def gather(dataset: Any, indices: Any) -> npt.NDArray[Any] | None:
         array([[4, 5],
                [0, 1]])
     """
-    if type(dataset) not in _KINDS or hasattr(dataset, "__getitems__") or not _has_plain_samples(dataset):
+    if not gathers(dataset) or not _has_plain_samples(dataset):
         return None
     try:
         return np.take(np.asarray(dataset), places_of(indices), axis=0)

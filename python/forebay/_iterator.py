@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 from forebay import _seeds, dataset
 from forebay._copies import refuse_to_be_pickled
 from forebay._front import make_front
-from forebay._gather import gather
+from forebay._gather import gather, gathers
 from forebay._journey import Journey, SampleError
 from forebay._report import WorkerTraceback
+from forebay._seeding import shares_rows
 from forebay._state import Epoch
 from forebay._tally import StreamTally
 from forebay._worker import Assignment, Prepared
@@ -39,6 +40,7 @@ class WorkersIterator:
             standings=epoch.cursor.standings,
             seed=epoch.seed,
             epoch=epoch.epoch,
+            shares_rows=shares_rows(loader, gathers=gathers(loader.dataset)),
         )
         self._begin()
 

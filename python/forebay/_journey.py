@@ -49,6 +49,8 @@ class Options:
         timeout_s: how long to wait for a batch; 0 for ever.
         persistent: whether the workers stay when an epoch is over.
         memory_budget_bytes: shared memory for all batches; None for half of what the process may use.
+        shares_rows: whether workers that have nothing to do make rows of the others' batches. Only where nobody can
+            tell who made a sample, and each is made by itself.
     """
 
     prefetch_factor: int
@@ -56,6 +58,7 @@ class Options:
     timeout_s: float
     persistent: bool
     memory_budget_bytes: int | None
+    shares_rows: bool = False
 
 
 _FEWER_DESCRIPTORS = "An iterator takes 4 per worker and 3 more: lower num_workers, close files and other loaders"
@@ -126,6 +129,7 @@ class Journey:
                 in_order=options.in_order,
                 memory_budget=options.memory_budget_bytes,
                 on_full=_weakly(self._on_full),
+                shares_rows=options.shares_rows,
             )
             self._submit_indices: Callable[[Any], int] = self._engine.submit
             self._crew = Crew(context, self._engine, assignment)
@@ -143,6 +147,7 @@ class Journey:
         standings: Mapping[int, Standing] | None = None,
         seed: int | None = None,
         epoch: int = 0,
+        shares_rows: bool = False,
     ) -> "Journey":
         """The journey that a loader of either front describes: their other attributes have the same names."""
         warn_of_equal_generators(loader, stacklevel=users_level())
@@ -173,6 +178,7 @@ class Journey:
             timeout_s=loader.timeout if loader.timeout > 0 else 0,  # NaN is for ever, as in torch
             persistent=bool(loader.persistent_workers),
             memory_budget_bytes=_configuration.option("memory_budget", getattr(loader, "memory_budget", None)),
+            shares_rows=shares_rows,
         )
         return cls(front, loader.multiprocessing_context or multiprocessing.get_context(), assignment, options)
 

@@ -6,12 +6,23 @@ from typing import TYPE_CHECKING, Any, get_args
 from forebay._ranks import resolve_rank
 from forebay._seeds import checked_epoch, checked_seed
 from forebay._share import Share, Uneven
+from forebay._stateful import is_stateful
+from forebay.dataset import is_stream
 from forebay.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SAMPLER_MODULES", "Seeding", "announce", "checked_seeding", "cuts_evenly", "index_sampler_of", "members"]
+__all__ = [
+    "SAMPLER_MODULES",
+    "Seeding",
+    "announce",
+    "checked_seeding",
+    "cuts_evenly",
+    "index_sampler_of",
+    "members",
+    "shares_rows",
+]
 
 _DEEPEST = 8
 """Samplers around samplers; whoever has more is not looked into further."""
@@ -89,6 +100,20 @@ def announce(loader: Any, epoch: int) -> None:
         set_epoch: Callable[[int], object] | None = getattr(thing, "set_epoch", None)
         if callable(set_epoch):
             set_epoch(epoch)
+
+
+def shares_rows(loader: Any, *, gathers: bool) -> bool:
+    """Whether several workers may make the samples of one batch: with a seed nobody can tell who made one.
+
+    Not where a dataset makes a batch's samples at once, or counts what was asked of it.
+
+    Args:
+        loader: of either front.
+        gathers: whether its batches are gathered in one call.
+    """
+    dataset = loader.dataset
+    alone = gathers or is_stream(dataset) or is_stateful(dataset) or hasattr(dataset, "__getitems__")
+    return loader._seeding is not None and loader.num_workers > 1 and loader.batch_sampler is not None and not alone
 
 
 def index_sampler_of(loader: Any) -> Any:

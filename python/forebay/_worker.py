@@ -11,6 +11,7 @@ from forebay._advice import Scene
 from forebay._cursor import Standing
 from forebay._engine import Front, Seat, Worker
 from forebay._fetch import FailedFetcher, Fetcher, StreamFetcher, fetcher_of, skip
+from forebay._rows import make_rows
 from forebay._sample_seeds import SampleSeeds
 from forebay._stateful import is_stateful, pack, restore, restore_iterator, tell, unpack
 from forebay.errors import UnpicklableError
@@ -154,15 +155,23 @@ class _Bench:
         self._tells = not assignment.stream and is_stateful(assignment.dataset)
 
     def make(self, indices: Any) -> None:
-        """Makes one batch and sends it, or the exception that came instead, or the end of the stream."""
+        """Makes one batch and sends it, or the exception that came instead, or the end of the stream.
+
+        Where workers share rows, makes rows of a batch, and sends it if it has made the last one.
+        """
         fetcher, scene = self._fetcher_now(indices), self._scene
         scene.begin(indices)
         try:
-            gathered = self._gather and self._gather(self._assignment.dataset, indices)
-            if gathered is not None:
-                self._worker.put(gathered)
-                return
-            samples = fetcher.fetch(indices)
+            if self._worker.shares_rows and not isinstance(fetcher, StreamFetcher):
+                samples = make_rows(self._worker, fetcher, indices)
+                if samples is None:
+                    return
+            else:
+                gathered = self._gather and self._gather(self._assignment.dataset, indices)
+                if gathered is not None:
+                    self._worker.put(gathered)
+                    return
+                samples = fetcher.fetch(indices)
             scene.samples = (samples,)
             if not self._collates_natively(samples):
                 fetcher.seed_collate(indices)

@@ -1,6 +1,5 @@
 //! A batch as Python objects, over its bytes where they are.
 
-use forebay_engine::Batch;
 use forebay_engine::layout::{Array, Value};
 use forebay_shm::Region;
 use pyo3::IntoPyObjectExt;
@@ -12,9 +11,13 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use crate::buffer::Buffer;
 use crate::front::{Front, TENSOR};
 
-/// What the batch is.
-pub(crate) fn decode<'py>(py: Python<'py>, front: &Front, batch: Batch) -> PyResult<Bound<'py, PyAny>> {
-    let Batch { value, regions, .. } = batch;
+/// What `value` describes, whose bytes are in `regions`, in the order of its spans.
+pub(crate) fn decode<'py>(
+    py: Python<'py>,
+    front: &Front,
+    value: Value,
+    regions: Vec<Region>,
+) -> PyResult<Bound<'py, PyAny>> {
     Decoder { py, front, regions: regions.into_iter() }.value(value)
 }
 

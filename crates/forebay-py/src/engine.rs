@@ -32,6 +32,7 @@ const EPOCH_BYTES: usize = 8;
 ///     in_order: whether batches come in the order in which they were submitted.
 ///     memory_budget: bytes of shared memory for all batches; None for half of what the process may use.
 ///     on_full: called when a batch has to be copied because kept batches use the budget up.
+///     shares_rows: whether workers that have nothing to do make rows of the others' batches.
 #[pyclass(frozen, module = "forebay._engine")]
 #[derive(Debug)]
 pub struct Engine {
@@ -55,7 +56,8 @@ struct Origin {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (front, *, workers, prefetch_factor, in_order, memory_budget, on_full))]
+    #[pyo3(signature = (front, *, workers, prefetch_factor, in_order, memory_budget, on_full, shares_rows=false))]
+    #[expect(clippy::too_many_arguments, reason = "keyword-only, and each is an option of its own")]
     fn new(
         py: Python<'_>,
         front: Py<Front>,
@@ -64,8 +66,10 @@ impl Engine {
         in_order: bool,
         memory_budget: Option<u64>,
         on_full: Py<PyAny>,
+        shares_rows: bool,
     ) -> PyResult<Self> {
         let config = EngineConfig::new(workers, prefetch_factor, in_order, memory_budget);
+        let config = config.map(|config| if shares_rows { config.sharing_rows() } else { config });
         let engine = config.and_then(forebay_engine::Engine::new).map_err(|error| raise(py, error))?;
         Ok(Self {
             front,
@@ -100,16 +104,17 @@ impl Engine {
     /// Sends the indices of one batch, as the sampler gave them; tells its step.
     fn submit(&self, py: Python<'_>, indices: &Bound<'_, PyAny>) -> PyResult<u64> {
         let (format, bytes) = pack(self.epoch.load(Ordering::Relaxed), indices)?;
-        self.with(py, |engine| engine.submit(format, bytes))
+        let rows = rows_of(indices);
+        self.with(py, |engine| engine.submit_rows(format, bytes, rows))
     }
 
     /// The same for indices in a contiguous int64 array; the worker sees a list of integers.
     fn submit_places(&self, py: Python<'_>, places: &Bound<'_, PyAny>) -> PyResult<u64> {
         let mut bytes = self.epoch.load(Ordering::Relaxed).to_ne_bytes().to_vec();
-        for place in PyBuffer::<i64>::get(places)?.to_vec(py)? {
-            bytes.extend_from_slice(&place.to_ne_bytes());
-        }
-        self.with(py, |engine| engine.submit(PACKED, bytes))
+        let places = PyBuffer::<i64>::get(places)?.to_vec(py)?;
+        places.iter().for_each(|place| bytes.extend_from_slice(&place.to_ne_bytes()));
+        let rows = u32::try_from(places.len()).unwrap_or(1);
+        self.with(py, |engine| engine.submit_rows(PACKED, bytes, rows))
     }
 
     /// The number of the epoch whose batches are submitted from now on. Workers learn it with every batch.
@@ -288,7 +293,7 @@ impl Engine {
         if batch.copied {
             self.on_full.call0(py)?;
         }
-        decode(py, self.front.get(), batch)
+        decode(py, self.front.get(), batch.value, batch.regions)
     }
 }
 
@@ -325,6 +330,12 @@ fn pack_list(indices: &Bound<'_, PyAny>, bytes: &mut Vec<u8>) -> Option<()> {
         bytes.extend_from_slice(&index.extract::<i64>().ok()?.to_ne_bytes());
     }
     Some(())
+}
+
+/// How many rows of the batch can be made each by itself: what is no list is the fetcher's to understand, as a whole.
+fn rows_of(indices: &Bound<'_, PyAny>) -> u32 {
+    let rows = indices.cast_exact::<PyList>().map_or(1, |list| list.len());
+    u32::try_from(rows).unwrap_or(1)
 }
 
 /// The epoch and the indices as the sampler gave them: the inverse of `pack`.

@@ -22,7 +22,7 @@ from forebay.torch._pickling import is_plain
 from forebay.torch._places import Places
 from forebay.torch._registry import is_stock_registry
 
-__all__ = ["Gather", "GatheringFetcher", "gather_places"]
+__all__ = ["Gather", "GatheringFetcher", "gather_places", "gathers"]
 
 _DTYPES = frozenset(
     {
@@ -59,6 +59,11 @@ class GatheringFetcher(fetch._MapDatasetFetcher):
 
     def _gathers(self) -> bool:
         return self.takes_places and _stacks_here()
+
+
+def gathers(dataset: Any) -> bool:
+    """Whether such a dataset's batches may be gathered."""
+    return type(dataset) in _PARTS
 
 
 def gather_places(dataset: Any, places: Places, collate_fn: Any) -> Any:

@@ -10,8 +10,10 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter, _DatasetKind, _Mult
 from forebay import _ledger
 from forebay._journey import Journey, SampleError
 from forebay._report import WorkerTraceback
+from forebay._seeding import shares_rows
 from forebay.torch._bookmark import open_bookmark
 from forebay.torch._front import make_front, prepare
+from forebay.torch._gather import gathers
 from forebay.torch._pinning import MOST_AHEAD, Pinned, Pinner
 
 __all__ = ["WorkersIterator"]
@@ -46,6 +48,7 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
             standings=bookmark.cursor.standings,
             seed=bookmark.seed,
             epoch=bookmark.epoch,
+            shares_rows=bookmark.seed is not None and shares_rows(loader, gathers=gathers(loader.dataset)),
         )
         self._workers: Any = self._journey.processes
         self._bookmark = bookmark

@@ -1,8 +1,8 @@
 """In which order a dataset is read: samplers yield indices, batch samplers yield lists of them.
 
-Of two families: those with `seed=` (bases: `SeededSampler`) compute the order of an epoch place by place from the seed
-and the epoch, tell and load their state, and go on anywhere at once. The others are PyTorch's, with its arguments and
-meaning, and draw from a NumPy generator. When to use which: docs/samplers.md.
+There are two families. Those with `seed=` (their base is `SeededSampler`) compute the order of an epoch place by place
+from the seed and the epoch, tell and load their state, and go on anywhere at once. The others are PyTorch's, with its
+arguments and meaning, and draw from a NumPy generator. When to use which: docs/samplers.md.
 """
 
 from collections.abc import Iterable, Iterator, Sequence, Sized

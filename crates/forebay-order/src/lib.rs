@@ -17,12 +17,16 @@
 #![forbid(unsafe_code)]
 
 mod key;
+mod mt19937;
 pub mod philox;
 mod share;
 mod shuffle;
+mod torch;
 mod weighted;
 
 pub use key::{Key, SampleRng, SampleSeeds, Use};
+pub use mt19937::{Mt19937, StateFault};
 pub use share::{Share, Uneven};
 pub use shuffle::Shuffle;
+pub use torch::TorchPermutation;
 pub use weighted::{Alias, weighted_order};

@@ -5,7 +5,9 @@ use crate::key::{Key, SampleRng, Use};
 /// Orders of up to so many samples are drawn as a table, by Fisher and Yates's method: each of all permutations is as
 /// likely, which a network cannot give so few values.
 const LARGEST_TABLE: u64 = 1 << 12;
-const ROUNDS: usize = 10;
+const ROUNDS: usize = 8;
+/// How many values are mapped together.
+const BLOCK: usize = 256;
 /// Blocks of random words set aside for one order.
 const BLOCKS: u64 = 16;
 
@@ -94,7 +96,32 @@ impl Shuffle {
                 let places = &table[start as usize..];
                 indices.iter_mut().zip(places).for_each(|(index, place)| *index = (*place).into());
             }
-            None => indices.iter_mut().zip(start..).for_each(|(index, place)| *index = self.walk(place)),
+            None => {
+                let places = (start..).step_by(BLOCK);
+                indices
+                    .chunks_mut(BLOCK)
+                    .zip(places)
+                    .for_each(|(block, start)| self.fill_block(start, block));
+            }
+        }
+    }
+
+    /// Maps a block together, and again together those that have left the range: a processor that had to guess for each
+    /// of them whether it has would wait half of its time.
+    fn fill_block(&self, start: u64, block: &mut [u64]) {
+        let mut values = [0; BLOCK];
+        values.iter_mut().zip(start..).for_each(|(value, place)| *value = place);
+        let mut slots: [usize; BLOCK] = std::array::from_fn(|slot| slot);
+        let mut walking = block.len();
+        while walking > 0 {
+            let mut away = 0;
+            for walker in 0..walking {
+                let (value, slot) = (self.network.map(values[walker]), slots[walker]);
+                block[slot] = value;
+                (values[away], slots[away]) = (value, slot);
+                away += usize::from(value >= self.len);
+            }
+            walking = away;
         }
     }
 

@@ -31,6 +31,8 @@ mod _engine {
     #[pymodule_export]
     use crate::order::Shuffle;
     #[pymodule_export]
+    use crate::order::TorchPermutation;
+    #[pymodule_export]
     use crate::order::base_seed;
     #[pymodule_export]
     use crate::order::collate_seeds;
@@ -40,6 +42,8 @@ mod _engine {
     use crate::order::sample_seeds;
     #[pymodule_export]
     use crate::order::sampler_seeds;
+    #[pymodule_export]
+    use crate::order::skip_words;
     #[pymodule_export]
     use crate::order::weighted_order;
     #[pymodule_export]

@@ -1,8 +1,10 @@
 //! Order and randomness of epochs with a seed.
 
-use forebay_order::{Key, SampleSeeds};
+use std::ptr::NonNull;
+
+use forebay_order::{Key, Mt19937, SampleSeeds, StateFault};
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyIndexError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyIndexError, PyValueError};
 use pyo3::prelude::*;
 
 /// The order of an epoch, or of a `part` of it, computed place by place.
@@ -38,22 +40,20 @@ impl Shuffle {
         Ok(self.0.at(place))
     }
 
-    /// Writes the indices at the places from `start` on into `out`, a contiguous int64 array. Without the interpreter's
-    /// lock.
-    fn fill(&self, py: Python<'_>, start: u64, out: &Bound<'_, PyAny>) -> PyResult<()> {
-        let buffer = PyBuffer::<i64>::get(out)?;
-        let count = buffer.item_count() as u64;
-        if start.checked_add(count).is_none_or(|end| end > self.0.len()) {
+    /// Writes the indices at the places from `start` on into `out`, a contiguous int64 array.
+    fn fill(&self, py: Python<'_>, start: u64, out: PyBuffer<i64>) -> PyResult<()> {
+        if start.checked_add(out.item_count() as u64).is_none_or(|end| end > self.0.len()) {
             return Err(PyIndexError::new_err(format!(
-                "{count} places from {start} of an order of {} samples",
+                "{} places from {start} of an order of {} samples",
+                out.item_count(),
                 self.0.len()
             )));
         }
-        let mut indices = vec![0; buffer.item_count()];
-        py.detach(|| self.0.fill(start, &mut indices));
-        // At most 2^63 - 1 each, since a place is less than the order's length.
-        let signed: Vec<i64> = indices.into_iter().map(|index| index as i64).collect();
-        buffer.copy_from_slice(py, &signed)
+        let mut place = start;
+        write(py, &out, |indices| {
+            self.0.fill(place, indices);
+            place += indices.len() as u64;
+        })
     }
 
     /// Writes the index at each of `places` into `out`; both are contiguous int64 arrays.
@@ -124,6 +124,84 @@ pub(crate) fn weighted_order(
     // Places in memory are less than 2^63.
     let signed: Vec<i64> = order.into_iter().map(|index| index as i64).collect();
     out.copy_from_slice(py, &signed)
+}
+
+/// What `torch.randperm(count)` gives, drawn place by place.
+///
+/// Args:
+///     count: how many samples; at most `MOST`.
+///     state: of the generator that it is drawn from, as its `get_state()` gives it: a contiguous uint8 array.
+///     start: the first place to give.
+#[pyclass(module = "forebay._engine")]
+#[derive(Debug)]
+pub struct TorchPermutation(forebay_order::TorchPermutation);
+
+#[pymethods]
+impl TorchPermutation {
+    /// Longer ones are drawn by torch in a way that knows no index before the last draw.
+    #[classattr]
+    const MOST: u64 = forebay_order::TorchPermutation::MOST;
+
+    #[new]
+    #[pyo3(signature = (count, state, start=0))]
+    fn new(py: Python<'_>, count: u64, state: PyBuffer<u8>, start: u64) -> PyResult<Self> {
+        if start > count || count > Self::MOST {
+            return Err(PyValueError::new_err(format!(
+                "no permutation of {count} samples from place {start} on"
+            )));
+        }
+        let random = stream(py, &state)?;
+        Ok(Self(py.detach(|| forebay_order::TorchPermutation::new(count, random, start))))
+    }
+
+    /// Writes the indices at the next places into `out`, a contiguous int64 array.
+    fn fill(&mut self, py: Python<'_>, out: PyBuffer<i64>) -> PyResult<()> {
+        if out.item_count() as u64 > self.0.left() {
+            return Err(PyIndexError::new_err(format!(
+                "{} places of {} left",
+                out.item_count(),
+                self.0.left()
+            )));
+        }
+        write(py, &out, |indices| self.0.fill(indices))
+    }
+}
+
+/// Changes the state of a generator of torch's to the one that it has after `count` more words of 32 bits: of them,
+/// `torch.randperm(n)` takes `n - 1`.
+#[pyfunction]
+pub(crate) fn skip_words(py: Python<'_>, state: PyBuffer<u8>, count: u64) -> PyResult<()> {
+    let mut random = stream(py, &state)?;
+    py.detach(|| random.skip(count));
+    let mut bytes = state.to_vec(py)?;
+    random.to_torch(&mut bytes).map_err(fault)?;
+    state.copy_from_slice(py, &bytes)
+}
+
+fn stream(py: Python<'_>, state: &PyBuffer<u8>) -> PyResult<Mt19937> {
+    Mt19937::of_torch(&state.to_vec(py)?).map_err(fault)
+}
+
+fn fault(fault: StateFault) -> PyErr {
+    PyValueError::new_err(fault.to_string())
+}
+
+/// Writes indices into an array, block after block.
+fn write(_py: Python<'_>, out: &PyBuffer<i64>, mut fill: impl FnMut(&mut [u64])) -> PyResult<()> {
+    let cells = out.as_slice_ptr().filter(|_| !out.readonly());
+    let cells =
+        cells.ok_or_else(|| PyBufferError::new_err("indices go into a contiguous, writable int64 array"))?;
+    let mut block = [0; 256];
+    for first in (0..cells.len()).step_by(block.len()) {
+        let block = &mut block[..(cells.len() - first).min(256)];
+        fill(block);
+        // SAFETY: `first` is within the buffer, which has as many elements as `cells`.
+        let to = unsafe { cells.cast::<u64>().add(first) };
+        // SAFETY: From `to` on, the buffer has room for the block, is aligned, lives as long as `out`, and nobody has a
+        // reference to it: Python code that uses it waits for the interpreter's lock. Both types are any 64 bits.
+        unsafe { to.copy_from_nonoverlapping(NonNull::from(&*block).cast(), block.len()) };
+    }
+    Ok(())
 }
 
 /// The seeds of `random`, NumPy's legacy stream and torch before the sample at `index` is made.

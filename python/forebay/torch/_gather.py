@@ -20,7 +20,7 @@ from torch.utils.data._utils import worker as torch_worker
 from forebay._gather import Otherwise, places_of
 from forebay.torch._pickling import is_plain
 from forebay.torch._places import Places
-from forebay.torch._registry import is_stock_registry
+from forebay.torch._registry import is_stock_registry, is_watched
 
 __all__ = ["Gather", "GatheringFetcher", "gather_places", "gathers"]
 
@@ -104,7 +104,7 @@ class Gather:
 
     def at(self, dataset: Any, places: Places) -> Any:
         """The same, of indices in an array."""
-        if _is_watched():
+        if is_watched():
             return None
         try:
             return self._batch(dataset, places)
@@ -164,11 +164,6 @@ def _has_names(tensor: torch.Tensor) -> bool:
     """Whether its axes have names, which older versions of torch have."""
     has_names = getattr(tensor, "has_names", None)
     return has_names is not None and has_names()
-
-
-def _is_watched() -> bool:
-    """Whether somebody sees, or changes, every call of torch: with a default device, for example."""
-    return bool(torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack())
 
 
 def _of_scalars(array: npt.NDArray[Any], places: Places) -> torch.Tensor:

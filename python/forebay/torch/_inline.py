@@ -12,7 +12,7 @@ from forebay._stateful import restore_iterator
 from forebay.torch._bookmark import open_bookmark
 from forebay.torch._gather import GatheringFetcher
 from forebay.torch._order import draws_when_advanced
-from forebay.torch._places import places_of_batches
+from forebay.torch._places import drawn_here, places_of_batches
 from forebay.torch._seeded import SeededBookmark, SeededFetcher
 from forebay.torch._state import Resume
 
@@ -79,11 +79,15 @@ class InlineIterator(_SingleProcessDataLoaderIter):
         Accelerate puts another sampler inside the loader's when the epoch has begun.
         """
         self._bookmark.record(loader)
+        if self._bookmark.resume is not None:
+            return
         fetcher: Any = self._dataset_fetcher
-        if self._bookmark.resume is None and isinstance(fetcher, GatheringFetcher) and fetcher.takes_places:
-            batches = places_of_batches(self._index_sampler)
-            if batches is not None:
-                self._sampler_iter, self._places = batches, fetcher
+        gathers = isinstance(fetcher, GatheringFetcher) and fetcher.takes_places
+        batches = places_of_batches(self._index_sampler) if gathers else None
+        if batches is not None:
+            self._sampler_iter, self._places = batches, fetcher
+        else:
+            self._sampler_iter = drawn_here(self._index_sampler) or self._sampler_iter
 
     def _go_on(self, resume: Resume) -> None:
         """Brings a new stream to where it stood."""

@@ -15,6 +15,7 @@ from forebay.torch._bookmark import open_bookmark
 from forebay.torch._front import make_front, prepare
 from forebay.torch._gather import gathers
 from forebay.torch._pinning import MOST_AHEAD, Pinned, Pinner
+from forebay.torch._places import drawn_here
 
 __all__ = ["WorkersIterator"]
 
@@ -68,6 +69,8 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         bookmark = self._bookmark
         bookmark.record(loader)
         _BaseDataLoaderIter._reset(self, loader, first_iter)
+        if bookmark.resume is None:
+            self._sampler_iter = drawn_here(self._index_sampler) or self._sampler_iter
         self._sampler_iter = bookmark.batches(loader, self._sampler_iter)
         self._num_yielded = self._num_before = bookmark.delivered_before
         self._journey.begin(

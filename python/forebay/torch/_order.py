@@ -230,15 +230,12 @@ def _of_list(sampler: Any, skip: int, _order: Order) -> Iterator[Any]:
 
 def _of_random(sampler: RandomSampler, skip: int, order: Order) -> Iterator[int]:
     """Draws as torch does, also what nobody takes: the generator ends where it would."""
-    generator, count = _drawn_from(sampler, order), len(sampler.data_source)
+    generator = _drawn_from(sampler, order)
     if sampler.replacement:
-        yield from _of_random_with_replacement(sampler.num_samples, count, skip, generator)
-        return
-    whole, rest = divmod(sampler.num_samples, count)
-    for size in (*[count] * whole, rest):
-        permutation = torch.randperm(count, generator=generator)[min(skip, size) : size]
-        skip = max(0, skip - size)
-        yield from permutation.tolist()
+        return _of_random_with_replacement(sampler.num_samples, len(sampler.data_source), skip, generator)
+    from forebay.torch._permutation import random_indices  # needs the engine, which not every system has
+
+    return random_indices(sampler, skip, generator)
 
 
 def _of_random_with_replacement(samples: int, count: int, skip: int, generator: torch.Generator) -> Iterator[int]:

@@ -1,16 +1,17 @@
-"""The indices of batches as arrays, drawn exactly as torch's samplers draw them, but never made a list of numbers."""
+"""The indices of batches, drawn exactly as torch's samplers draw them, but no sooner than they are needed."""
 
+from collections import deque
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from itertools import islice
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
-__all__ = ["Places", "places_of_batches"]
+from forebay._stateful import is_stateful
+from forebay.torch._permutation import Places, generator_of, permuted, random_indices
 
-Places: TypeAlias = npt.NDArray[np.int64]
+__all__ = ["Places", "drawn_here", "places_of_batches"]
 
 _STOCK = {kind: kind.__iter__ for kind in (BatchSampler, RandomSampler, SequentialSampler)}
 
@@ -35,6 +36,36 @@ def places_of_batches(sampler: Any) -> Iterator[Places] | None:
     return None
 
 
+def drawn_here(sampler: Any) -> Iterator[Any] | None:
+    """What torch's random sampler, or batches of it, is about to give; None if the sampler may give anything else.
+
+    As with `places_of_batches`, the sampler itself must not be asked as well.
+
+    Example:
+        >>> import torch
+        >>> sampler = RandomSampler(range(5), generator=torch.Generator().manual_seed(0))
+        >>> list(drawn_here(BatchSampler(sampler, 2, False)))
+        [[4, 0], [1, 3], [2]]
+    """
+    if is_stateful(sampler):
+        return None
+    if _is_stock(sampler, BatchSampler):
+        indices = drawn_here(sampler.sampler)
+        return None if indices is None else _batches(sampler, indices)
+    if _is_stock(sampler, RandomSampler) and not sampler.replacement:
+        return random_indices(sampler)
+    return None
+
+
+def _batches(sampler: BatchSampler, indices: Iterator[Any]) -> Iterator[list[Any]]:
+    """As torch's own sampler makes them: a batch size that is changed in an epoch counts from the next batch on."""
+    if sampler.drop_last:
+        yield from map(list, zip(*[indices] * sampler.batch_size, strict=False))
+        return
+    while batch := list(islice(indices, sampler.batch_size)):
+        yield batch
+
+
 def _is_stock(sampler: Any, kind: type) -> bool:
     return type(sampler) is kind and kind.__iter__ is _STOCK[kind]
 
@@ -47,15 +78,11 @@ def _in_sequence(sampler: SequentialSampler, batch_size: int, *, drop_last: bool
 
 def _permuted(sampler: RandomSampler, batch_size: int, *, drop_last: bool) -> Iterator[Places]:
     count = len(sampler.data_source)
-    generator = sampler.generator
-    if generator is None:
-        generator = torch.Generator()
-        generator.manual_seed(int(torch.empty((), dtype=torch.int64).random_().item()))
-    places: Places = torch.randperm(count, generator=generator).numpy()
-    short = count % batch_size
-    for start in range(0, count - short, batch_size):
-        yield places[start : start + batch_size]
-    if sampler.generator is not None:
-        torch.randperm(count, generator=generator)  # torch's sampler draws another at its end, and uses nothing of it
-    if short and not drop_last:
-        yield places[count - short :]
+    generator = generator_of(sampler)
+    whole = count - count % batch_size
+    batches = permuted(count, generator, batch_size)
+    yield from islice(batches, whole // batch_size)
+    if sampler.generator is not None:  # torch's sampler draws another at its end, and uses nothing of it
+        deque(permuted(count, generator, batch_size, end=0), maxlen=0)
+    if not drop_last:
+        yield from batches

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data._utils import collate as torch_collate
 
-__all__ = ["STOCK_REGISTRY", "is_stock_registry"]
+__all__ = ["STOCK_REGISTRY", "is_stock_registry", "is_watched"]
 
 STOCK_REGISTRY: dict[Any, Any] = {
     torch.Tensor: torch_collate.collate_tensor_fn,
@@ -24,3 +24,8 @@ have another one, batches are collated by torch."""
 def is_stock_registry() -> bool:
     """Whether `default_collate` does what it did when torch was imported."""
     return bool(torch_collate.default_collate_fn_map == STOCK_REGISTRY)
+
+
+def is_watched() -> bool:
+    """Whether somebody sees, or changes, every call of torch: with a default device, for example."""
+    return bool(torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack())

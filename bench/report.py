@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import machine
+import order
 import state
 from cases import CASES, TOTAL_CPU, TRAINER_CPU, WALL, WORKERS, Aim, Case, Metric
 
@@ -114,6 +115,7 @@ def markdown(results: Results) -> str:
         *_chapter("Aims: how many times better than torch", _aims_table(results)),
         *_chapter("The crate `forebay`, without Python", _rust_table(results)),
         *_chapter(f"A loader's state, {state.SAMPLES:,} samples, no workers", _state_table(results)),
+        *_chapter("Orders of an epoch", _order_table(results)),
     ]
     lines = [notes, *chapters]
     if imports := results.get("import_ms"):
@@ -192,6 +194,12 @@ def _state_table(results: Results) -> str:
         rows.append([each["sampler"], *times, *beyond, state.verdict(each)])
     head = ["sampler", "first state of an epoch, us", "others, us", "bytes of JSON", "start, ms"]
     return _table([*head, *(f"resume at {position:g}, ms beyond" for position in state.POSITIONS), ""], rows)
+
+
+def _order_table(results: Results) -> str:
+    found = results.get("order")
+    rows = [[name, figure, aim, "met" if met else "MISSED"] for name, figure, aim, met in order.verdicts(found or {})]
+    return _table(["order", "figure", "aim", ""], rows)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

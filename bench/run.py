@@ -24,6 +24,7 @@ import breakdown
 import chart
 import machine
 import memcpy
+import order
 import report
 import rust_crate
 import state
@@ -174,6 +175,7 @@ def main() -> None:
     if whole:
         results["rust"] = rust_crate.measure()
         results["state"] = state.measure()
+        results["order"] = order.measure()
     results["took_s"] = round(time.monotonic() - start)
     save(results, options.out or (WHOLE if whole else PARTIAL))
 

@@ -7,14 +7,17 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def _load() -> ModuleType:
     """`bench/shuffle_quality.py`, which prints the same statistics."""
-    file = Path(__file__).parents[2] / "bench" / "shuffle_quality.py"
+    file = ROOT / "bench" / "shuffle_quality.py"
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
@@ -31,16 +34,22 @@ NETWORKS = (4097, 100_000)
 """Lengths: the shortest that no table orders, and a middle one."""
 
 
-@pytest.mark.parametrize("length", quality.LENGTHS)
-def test_orders_cannot_be_told_from_permutations_drawn_by_chance(length: int) -> None:
-    beyond = [each for each in quality.statistics(quality.engine, length) if not abs(each.value) < quality.BOUND]
-    assert beyond == []
+@pytest.fixture(scope="module")
+def measured() -> list[Any]:
+    return list(quality.measure(quality.engine))
 
 
-@pytest.mark.parametrize("length", quality.LENGTHS)
-def test_the_statistics_pass_what_is_drawn_by_chance(length: int) -> None:
-    beyond = [each for each in quality.statistics(quality.chance, length) if not abs(each.value) < quality.BOUND]
-    assert beyond == []
+def test_orders_cannot_be_told_from_permutations_drawn_by_chance(measured: list[Any]) -> None:
+    assert len(measured) > 100
+    assert [each for each in measured if not abs(each.value) < quality.BOUND] == []
+
+
+def test_the_page_shows_what_was_measured(measured: list[Any]) -> None:
+    assert quality.table(measured) in (ROOT / "docs" / "shuffle.md").read_text()
+
+
+def test_the_statistics_pass_what_is_drawn_by_chance() -> None:
+    assert [each for each in quality.measure(quality.chance) if not abs(each.value) < quality.BOUND] == []
 
 
 @pytest.mark.parametrize("rounds", WEAK_ROUNDS)

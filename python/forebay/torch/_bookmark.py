@@ -101,6 +101,11 @@ class Bookmark:
     def __len__(self) -> int:
         return len(self._sampler)
 
+    @property
+    def draws_itself(self) -> bool:
+        """Whether indices come from here, and not from the sampler's own beginning."""
+        return self.resume is not None
+
     def base_seed(self, loader: Any, drawn: int) -> int:
         """The seed of the workers: the one that was drawn, or that of the workers which go on."""
         self._base_seed = drawn

@@ -79,7 +79,7 @@ class InlineIterator(_SingleProcessDataLoaderIter):
         Accelerate puts another sampler inside the loader's when the epoch has begun.
         """
         self._bookmark.record(loader)
-        if self._bookmark.resume is not None:
+        if self._bookmark.draws_itself:
             return
         fetcher: Any = self._dataset_fetcher
         gathers = isinstance(fetcher, GatheringFetcher) and fetcher.takes_places

@@ -69,7 +69,7 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         bookmark = self._bookmark
         bookmark.record(loader)
         _BaseDataLoaderIter._reset(self, loader, first_iter)
-        if bookmark.resume is None:
+        if not bookmark.draws_itself:
             self._sampler_iter = drawn_here(self._index_sampler) or self._sampler_iter
         self._sampler_iter = bookmark.batches(loader, self._sampler_iter)
         self._num_yielded = self._num_before = bookmark.delivered_before

@@ -30,6 +30,7 @@ class SeededBookmark:
     """
 
     resume = None
+    draws_itself = True
 
     def __init__(self, loader: Any) -> None:
         seeding: Seeding = loader._seeding

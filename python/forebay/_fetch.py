@@ -70,12 +70,13 @@ class MapFetcher:
 
     def fetch_row(self, index: Any) -> Any:
         """One sample, with the generators set for it."""
-        if self._seeds is not None:
-            self._seeds.set(index)
-        self.current = (index,)
-        sample = self._fetch_one(index)
-        self.current = None
-        return sample
+        try:
+            if self._seeds is not None:
+                self._seeds.set(index)
+            return self._fetch_one(index)
+        except BaseException:
+            self.current = (index,)
+            raise
 
     def _fetch_one(self, index: Any) -> Any:
         if hasattr(self._dataset, "__getitem__"):

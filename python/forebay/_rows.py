@@ -18,6 +18,7 @@ def make_rows(worker: Worker, fetcher: RowFetcher, indices: list[Any]) -> list[A
     Else all samples, in order: those of other workers, too. A row whose sample could not be made, or cannot travel, is
     made again here, in its turn: so the exception of the first bad row is raised, as if one worker had made them all.
     """
+    fetcher.current = None
     made: _Samples = {}
     failed: dict[int, tuple[BaseException, Any]] = {}
     for row in iter(worker.next_row, None):
@@ -45,7 +46,7 @@ def _made_now(fetcher: RowFetcher, index: Any, failure: tuple[BaseException, Any
     """The sample of a row that nobody has, unless making it has failed in this very process."""
     if failure is None:
         return fetcher.fetch_row(index)
-    error, fetcher.current = failure
+    error, fetcher.current = failure  # where it happened
     try:
         raise error
     finally:

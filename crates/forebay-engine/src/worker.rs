@@ -89,7 +89,7 @@ impl Worker {
         self.end.is_stopped()
     }
 
-    /// From now on this worker joins in no batch that another has begun: what its samples are cannot travel.
+    /// From now on this worker joins in no batch that another has begun: its samples cannot travel.
     pub fn stop_helping(&mut self) {
         self.helps = false;
     }
@@ -107,7 +107,7 @@ impl Worker {
             return Ok(Some(Order::Stop));
         }
         if self.end.shares_rows() {
-            return self.begin(wanted);
+            return self.begin(if self.helps { wanted } else { Wanted::Alone });
         }
         let Some(record) = self.end.receive()? else { return Ok(None) };
         let protocol = |what| EngineError::Protocol { worker: self.id, what };

@@ -66,7 +66,9 @@ pub struct Posting {
 /// Which batches a worker that has nothing to do looks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// Those that nobody has begun, and those that all begin together.
+    /// Those that nobody has begun.
+    Alone,
+    /// Those, and those that all begin together.
     Unbegun,
     /// Any that has rows left.
     Any,
@@ -249,7 +251,11 @@ impl<W: SharedWords> Board<W> {
         let mut found: Option<(u64, u64)> = None;
         for entry in 0..self.entries {
             let claim = self.claim(entry);
-            let fits = wanted == Wanted::Any || claim & BEGUN == 0 || claim & JOINT != 0;
+            let fits = match wanted {
+                Wanted::Alone => claim & BEGUN == 0,
+                Wanted::Unbegun => claim & BEGUN == 0 || claim & JOINT != 0,
+                Wanted::Any => true,
+            };
             if claim & UNCLAIMED > 0 && fits && found.is_none_or(|(_, oldest)| is_before(claim, oldest)) {
                 found = Some((entry, claim));
             }
@@ -362,11 +368,8 @@ mod tests {
         board.post(&posting(0, 4), false);
         board.post(&posting(1, 4), true);
         let step = |wanted| board.begin(0, wanted).unwrap().map(|part| part.posting.step);
-        assert_eq!(
-            [step(Wanted::Unbegun), step(Wanted::Unbegun), step(Wanted::Unbegun)],
-            [Some(0), Some(1), Some(1)]
-        );
-        assert_eq!(step(Wanted::Any), Some(0));
+        assert_eq!([Wanted::Alone; 3].map(step), [Some(0), Some(1), None]);
+        assert_eq!([Wanted::Unbegun, Wanted::Any].map(step), [Some(1), Some(0)]);
     }
 
     #[test]

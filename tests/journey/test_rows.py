@@ -1,6 +1,5 @@
 """Where workers share rows, batches are those that one worker would make, and only a late sample makes a batch late."""
 
-import functools
 import gc
 import os
 from collections.abc import Callable, Iterator
@@ -28,7 +27,9 @@ def sharing(front: Front, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sharing]:
     loaders: list[Any] = []
 
     def make(dataset: Any, batch_size: int = ROWS, **options: Any) -> Any:
-        monkeypatch.setattr(Journey, "of_loader", functools.partial(of_loader, shares_rows=True))
+        monkeypatch.setattr(
+            Journey, "of_loader", lambda *given, **named: of_loader(*given, **{**named, "shares_rows": True})
+        )
         loaders.append(front.DataLoader(dataset, batch_size, **{"num_workers": 2, **options}))
         return loaders[-1]
 

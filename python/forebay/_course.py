@@ -6,7 +6,7 @@ other ranks and cut into batches of another size.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, cycle, islice
+from itertools import cycle, islice
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -16,7 +16,7 @@ from forebay import sampler as our
 from forebay._cursor import Cursor
 from forebay._engine import base_seed
 from forebay._resume import Range, Resume, turn_after
-from forebay._sample_seeds import seeded_for_a_sampler
+from forebay._sample_seeds import SamplerStreams
 from forebay._seeding import SAMPLER_MODULES, Seeding, cuts_evenly, index_sampler_of
 from forebay._share import Share, Uneven
 
@@ -131,16 +131,18 @@ class Course:
         if self._order is not None:
             yield from self._cut(self._order)
             return
-        with seeded_for_a_sampler(self.seed, self.epoch):
-            given: Iterator[Any] = iter(self._sampler)
-            first: list[Any] = list(islice(given, 1))  # most samplers draw when they are first asked
-        dealt = self._dealt(chain(first, given))
+        streams = SamplerStreams(self.seed, self.epoch)
+        with streams.lent():
+            dealt = self._dealt(iter(self._sampler))
         wanted = (each for number, each in enumerate(dealt) if not _within(number, self._passed))
-        if self.batch_size is None:
-            yield from wanted
-            return
-        while batch := list(islice(wanted, self.batch_size)):
-            if len(batch) == self.batch_size or not self._drop_last:
+        while True:
+            with streams.lent():
+                batch = list(islice(wanted, self.batch_size or 1))
+            if not batch:
+                return
+            if self.batch_size is None:
+                yield batch[0]
+            elif len(batch) == self.batch_size or not self._drop_last:
                 yield batch
 
     def _share(self, length: int) -> Share:
@@ -290,8 +292,7 @@ def open_course(loader: Any, seeding: Seeding, resume: Resume | None, *, stream:
         course = Course(loader, seeding, epoch)
         course.cursor.standings = standings
         return course
-    seeding.announce(loader, resume.epoch)
-    seeding.next_epoch = resume.epoch + 1
+    seeding.enter(loader, resume.epoch)
     if stream:
         cursor = Cursor(resume.batches, standings=resume.standings())
         cursor.last_worker = resume.last_worker

@@ -17,7 +17,7 @@ import numpy as np
 from forebay._engine import collate_seeds, sample_rng_key, sample_seeds, sampler_seeds
 from forebay._sample_rng import Sample, current, make_current
 
-__all__ = ["SampleSeeds", "SeededPass", "lent_streams", "number_of", "seeded_for_a_sampler"]
+__all__ = ["SampleSeeds", "SamplerStreams", "SeededPass", "lent_streams", "number_of"]
 
 _T_co = TypeVar("_T_co", covariant=True)
 
@@ -119,6 +119,19 @@ def _torch_state() -> Any:
     return None if generator is None else generator.get_state()
 
 
+def _states() -> tuple[Any, Any, Any]:
+    """Of `random`, NumPy's legacy stream and torch; None for torch if the program has not imported it."""
+    return random.getstate(), np.random.get_state(legacy=False), _torch_state()
+
+
+def _set_states(states: tuple[Any, Any, Any]) -> None:
+    python, numpy, torch = states
+    random.setstate(python)
+    np.random.set_state(numpy)
+    if torch is not None:
+        sys.modules["torch"].default_generator.set_state(torch)
+
+
 def _positions() -> tuple[Any, ...]:
     """Something that differs once a number was drawn."""
     state: Any = np.random.get_state(legacy=False)
@@ -133,20 +146,36 @@ def _positions() -> tuple[Any, ...]:
 @contextmanager
 def lent_streams() -> Generator[None]:
     """Whatever is done to the global generators meanwhile, the program does not notice."""
-    python, numpy, torch, sample = random.getstate(), np.random.get_state(legacy=False), _torch_state(), current()
+    states, sample = _states(), current()
     try:
         yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        if torch is not None:
-            sys.modules["torch"].default_generator.set_state(torch)
+        _set_states(states)
         make_current(sample)
 
 
-@contextmanager
-def seeded_for_a_sampler(seed: int, epoch: int) -> Generator[None]:
-    """The global generators are set for somebody else's sampler to draw from them; the program does not notice."""
-    with lent_streams():
-        _put(sampler_seeds(seed, epoch))
-        yield
+class SamplerStreams:
+    """What the global generators are for somebody else's sampler, which may draw from them whenever it is asked.
+
+    Args:
+        seed: of the loader.
+        epoch: the number of the epoch.
+    """
+
+    def __init__(self, seed: int, epoch: int) -> None:
+        self._key = seed, epoch
+        self._states: tuple[Any, Any, Any] | None = None
+
+    @contextmanager
+    def lent(self) -> Generator[None]:
+        """Meanwhile the sampler goes on drawing where it stopped; the program does not notice."""
+        with lent_streams():
+            make_current(None)
+            if self._states is None:
+                _put(sampler_seeds(*self._key))
+            else:
+                _set_states(self._states)
+            try:
+                yield
+            finally:
+                self._states = _states()

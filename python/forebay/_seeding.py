@@ -1,9 +1,11 @@
 """What a loader with a seed adds to an ordinary one: its epochs' numbers, the order that it makes, its rank's share."""
 
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, get_args
 
 from forebay._ranks import resolve_rank
+from forebay._seeded import SeededSampler
 from forebay._seeds import checked_epoch, checked_seed
 from forebay._share import Share, Uneven
 from forebay._stateful import is_stateful
@@ -60,7 +62,8 @@ class Seeding:
     uneven: Uneven
     makes_order: bool
     next_epoch: int = 0
-    _announced: int | None = field(default=None, repr=False)
+    _said: list[int | None] = field(default_factory=list[int | None], repr=False)
+    """The epochs of the loader's samplers when it last knew of them."""
 
     def share(self, length: int, start: int = 0) -> Share:
         """The share of an order that falls to this rank. The ranks are asked for anew with every epoch."""
@@ -78,11 +81,20 @@ class Seeding:
 
         A sampler that has been told a number since, by a library that knows nothing of this loader, decides.
         """
-        told = (_epoch_of(sampler) for sampler in members(index_sampler_of(loader)))
-        epoch = next((each for each in told if each is not None and each != self._announced), self.next_epoch)
+        told = zip_longest(_epochs_of(loader), self._said)
+        epoch = next((now for now, said in told if now is not None and now != said), self.next_epoch)
+        self.enter(loader, epoch)
+        return epoch
+
+    def enter(self, loader: Any, epoch: int) -> None:
+        """Begins this epoch."""
         self.announce(loader, epoch)
         self.next_epoch = epoch + 1
-        return epoch
+        index_sampler = index_sampler_of(loader)
+        sampler = index_sampler.sampler if cuts_evenly(index_sampler) else index_sampler
+        if isinstance(sampler, SeededSampler):  # its order is taken by number: this is the pass that moves it on
+            sampler.epoch = self.next_epoch
+            self._said = _epochs_of(loader)
 
     def announce(self, loader: Any, epoch: int) -> None:
         """Says to everything that has `set_epoch` that the next epoch is this one.
@@ -90,8 +102,9 @@ class Seeding:
         Raises:
             ConfigError: when it is no number from 0 up to but not including 2**64.
         """
-        self.next_epoch = self._announced = checked_epoch(epoch)
+        self.next_epoch = checked_epoch(epoch)
         announce(loader, epoch)
+        self._said = _epochs_of(loader)
 
 
 def announce(loader: Any, epoch: int) -> None:
@@ -127,6 +140,10 @@ SAMPLER_MODULES = frozenset({"forebay.sampler", "torch.utils.data.sampler"})
 def cuts_evenly(batch_sampler: Any) -> bool:
     """Whether a batch sampler is an ordinary one, ours or torch's, which only cuts what its sampler gives."""
     return type(batch_sampler).__name__ == "BatchSampler" and type(batch_sampler).__module__ in SAMPLER_MODULES
+
+
+def _epochs_of(loader: Any) -> list[int | None]:
+    return [_epoch_of(sampler) for sampler in members(index_sampler_of(loader))]
 
 
 def _epoch_of(sampler: Any) -> int | None:

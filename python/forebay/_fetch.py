@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from forebay._sample_seeds import SampleSeeds  # needs the engine, which not every system has
+    from forebay._sample_seeds import SampleSeeds, SeededPass  # needs the engine, which not every system has
 
 __all__ = ["FailedFetcher", "Fetcher", "MapFetcher", "RowFetcher", "StreamFetcher", "fetcher_of", "skip"]
 
@@ -104,8 +104,8 @@ class StreamFetcher:
 
     def __init__(self, dataset: Any, *, auto_collation: bool, drop_last: bool) -> None:
         self.samples: Iterator[Any] = iter(dataset)
-        self._given = self.samples
-        """What gives them: the pass itself, or the same with the generators set before each."""
+        self._pass: SeededPass[Any] | None = None
+        """The same with the generators set before each, if the loader has a seed."""
         self._seeds: SampleSeeds | None = None
         self._first = 0
         self._auto_collation = auto_collation
@@ -119,12 +119,14 @@ class StreamFetcher:
         Raises:
             StopIteration: there are none left.
         """
-        self._first = getattr(self._given, "turn", 0)
+        given = self.samples
+        if self._pass is not None:
+            given, self._first = self._pass, self._pass.turn
         if not self._auto_collation:
-            return next(self._given)
+            return next(given)
         if self.ended:
             raise StopIteration
-        samples = list(islice(self._given, len(places)))
+        samples = list(islice(given, len(places)))
         self.ended = len(samples) < len(places)
         if not samples or (self.ended and self._drop_last):
             raise StopIteration
@@ -133,7 +135,12 @@ class StreamFetcher:
     def seed(self, seeds: "SampleSeeds", worker: int, num_workers: int, place: int) -> None:
         """From now on the generators are set before every sample, `place` of which have been given."""
         self._seeds = seeds
-        self._given = seeds.over(self.samples, worker, num_workers, place)
+        self._pass = seeds.over(self.samples, worker, num_workers, place)
+
+    @property
+    def place(self) -> int | None:
+        """With a seed, how many samples have been given."""
+        return None if self._pass is None else self._pass.place
 
     def seed_collate(self, _places: Any) -> None:
         """As of `MapFetcher`."""
@@ -198,7 +205,7 @@ def fetcher_of(
     if not stream:
         return MapFetcher(dataset, auto_collation=auto_collation, seeds=seeds)
     if seeds is not None:
-        seeds.set(worker[0])  # the pass may draw when it begins
+        seeds.set_for_pass(worker[0])
     fetcher = StreamFetcher(dataset, auto_collation=auto_collation, drop_last=drop_last)
     if seeds is not None:
         fetcher.seed(seeds, *worker, 0)

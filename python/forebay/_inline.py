@@ -85,4 +85,4 @@ class InlineBench:
             restore_iterator(fetcher.samples, self._held)
             fetcher.ended = bool(self._held.get("ended"))
             if self._seeds is not None:
-                fetcher.seed(self._seeds, 0, 1, batches * (len(places) if self._auto_collation else 1))
+                fetcher.seed(self._seeds, 0, 1, self._held.get("place", 0))

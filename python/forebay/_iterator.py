@@ -123,6 +123,9 @@ def _tell(assignment: Assignment, epoch: int) -> None:
     dataset.set_worker_info(info)
     module: Any = sys.modules.get("torch.utils.data._utils.worker")
     if module is not None:
-        module._worker_info = module.WorkerInfo(  # noqa: SLF001 - torch has no public way
+        kind: Any = module.WorkerInfo
+        if assignment.seed is not None:
+            kind = type("WorkerInfo", (kind,), {"epoch": epoch})
+        module._worker_info = kind(  # noqa: SLF001 - torch has no public way
             id=info.id, num_workers=info.num_workers, seed=info.seed, dataset=info.dataset
         )

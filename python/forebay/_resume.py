@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from forebay._callers import users_level
 from forebay._cursor import Cursor, Standing
 from forebay._seeding import cuts_evenly, index_sampler_of
-from forebay._stateful import Held, held_as, standing_of, tell
+from forebay._stateful import Held, held_as, standing_of, tell, tell_of
 from forebay.dataset import is_stream
 from forebay.errors import StateError, StateWarning
 
@@ -225,7 +225,7 @@ def _held_here(dataset: Any, epoch: Any, *, stream: bool) -> list[Held]:
         held = tell(dataset) or {}
         return [held] if held else []
     fetcher = epoch.fetcher
-    held = (fetcher and tell(dataset, fetcher.samples, ended=fetcher.ended)) or {}
+    held = (fetcher and tell_of(dataset, fetcher)) or {}
     return [{"batches": epoch.cursor.delivered, **held}]
 
 

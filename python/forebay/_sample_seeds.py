@@ -41,19 +41,23 @@ class SampleSeeds:
     """
 
     def __init__(self, seed: int, epoch: int) -> None:
-        self._seed = seed
+        self.seed = seed
         self.epoch = epoch
 
     def set(self, index: Any) -> None:
         """Called before the sample at `index` is made."""
-        key = self._seed, self.epoch, number_of(index)
+        key = self.seed, self.epoch, number_of(index)
         _put(sample_seeds(*key))
         make_current(Sample(lambda: sample_rng_key(*key)))
 
     def set_for_collate(self, first: Any) -> None:
         """Called before a batch is collated, by the index that it begins with."""
-        _put(collate_seeds(self._seed, self.epoch, number_of(first)))
+        _put(collate_seeds(self.seed, self.epoch, number_of(first)))
         make_current(None)
+
+    def set_for_pass(self, worker: int) -> None:
+        """Called before a worker begins a pass over a stream, which may draw: by a number that no sample has."""
+        self.set(-1 - worker)
 
     def draws(self, make: Callable[[], _T_co]) -> tuple[_T_co, bool]:
         """What `make` returns, and whether it drew from any of the generators."""
@@ -79,6 +83,9 @@ class SeededPass(Generic[_T_co]):
         worker: which worker reads it, from 0.
         num_workers: how many there are; 1 for none.
         place: how many samples of it have been given.
+
+    Attributes:
+        place: how many have been given by now.
     """
 
     def __init__(
@@ -86,22 +93,23 @@ class SeededPass(Generic[_T_co]):
     ) -> None:
         self._samples = samples
         self._seeds = seeds
-        self._next = place * num_workers + worker
-        self._step = num_workers
+        self._worker = worker
+        self._num_workers = num_workers
+        self.place = place
 
     def __iter__(self) -> Iterator[_T_co]:
         return self
 
     def __next__(self) -> _T_co:
-        self._seeds.set(self._next)
+        self._seeds.set(self.turn)
         sample = next(self._samples)
-        self._next += self._step
+        self.place += 1
         return sample
 
     @property
     def turn(self) -> int:
         """The number of the next sample."""
-        return self._next
+        return self.place * self._num_workers + self._worker
 
 
 def _put(seeds: tuple[int, int, int]) -> None:

@@ -97,13 +97,16 @@ class Seeding:
             self._said = _epochs_of(loader)
 
     def announce(self, loader: Any, epoch: int) -> None:
-        """Says to everything that has `set_epoch` that the next epoch is this one.
+        """Says to everything that has `set_epoch` that the next epoch is this one. What it draws is a function of both.
 
         Raises:
             ConfigError: when it is no number from 0 up to but not including 2**64.
         """
+        from forebay._sample_seeds import SamplerStreams  # needs the engine, which not every system has
+
         self.next_epoch = checked_epoch(epoch)
-        announce(loader, epoch)
+        with SamplerStreams(self.seed, self.next_epoch).lent():
+            announce(loader, epoch)
         self._said = _epochs_of(loader)
 
 

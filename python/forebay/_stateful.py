@@ -1,15 +1,20 @@
 """Objects that can tell and restore their own state, as torchdata's protocol has it: datasets, iterators, samplers."""
 
 import pickle
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from forebay._cursor import Standing
 from forebay.errors import StateError, UnpicklableError
 
-__all__ = ["Held", "held_as", "is_stateful", "pack", "restore", "restore_iterator", "standing_of", "tell", "unpack"]
+if TYPE_CHECKING:
+    from forebay._fetch import StreamFetcher
+
+__all__ = ["Held", "held_as", "is_stateful", "pack", "restore", "restore_iterator", "standing_of", "tell"]
+__all__ += ["tell_of", "unpack"]
 
 Held: TypeAlias = dict[str, Any]
-"""What a dataset and an iterator over it told: `dataset`, `iterator` (each only if it is stateful), `ended`."""
+"""What a dataset and an iterator over it told: `dataset`, `iterator` (each only if it is stateful), `ended`; with a
+seed also `place`, how many samples the iterator has given."""
 
 
 def is_stateful(thing: Any) -> bool:
@@ -19,7 +24,7 @@ def is_stateful(thing: Any) -> bool:
     return callable(getattr(thing, "state_dict", None)) and callable(getattr(thing, "load_state_dict", None))
 
 
-def tell(dataset: Any, iterator: Any = None, *, ended: bool = False) -> Held | None:
+def tell(dataset: Any, iterator: Any = None, *, ended: bool = False, place: int | None = None) -> Held | None:
     """Asks a dataset and, for a stream, the iterator over it. None if neither is stateful."""
     held: Held = {}
     if is_stateful(iterator):
@@ -28,7 +33,16 @@ def tell(dataset: Any, iterator: Any = None, *, ended: bool = False) -> Held | N
         held["dataset"] = dataset.state_dict()
     if held and ended:
         held["ended"] = True
+    if held and place is not None:
+        held["place"] = place
     return held or None
+
+
+def tell_of(dataset: Any, stream: "StreamFetcher | None") -> Held | None:
+    """The same of a dataset and, if it is read by iteration, of what reads it."""
+    if stream is None:
+        return tell(dataset)
+    return tell(dataset, stream.samples, ended=stream.ended, place=stream.place)
 
 
 def pack(held: Held, who: str) -> bytes:
@@ -50,7 +64,7 @@ def unpack(data: bytes) -> Held:
 
 def standing_of(held: Held) -> Standing:
     """How far a worker is, from what a state has of it."""
-    told: Held = {name: held[name] for name in ("dataset", "iterator", "ended") if name in held}
+    told: Held = {name: held[name] for name in ("dataset", "iterator", "ended", "place") if name in held}
     return Standing(int(held.get("batches", 0)), pack(told, "this process") if told else None)
 
 

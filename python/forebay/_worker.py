@@ -12,8 +12,8 @@ from forebay._cursor import Standing
 from forebay._engine import Front, Seat, Worker
 from forebay._fetch import FailedFetcher, Fetcher, StreamFetcher, fetcher_of, skip
 from forebay._rows import make_rows
-from forebay._sample_seeds import SampleSeeds
-from forebay._stateful import is_stateful, pack, restore, restore_iterator, tell, unpack
+from forebay._sample_seeds import SamplerStreams, SampleSeeds
+from forebay._stateful import is_stateful, pack, restore, restore_iterator, tell_of, unpack
 from forebay.errors import UnpicklableError
 
 __all__ = ["Assignment", "Prepared", "TravellingSeat", "work"]
@@ -141,6 +141,8 @@ class _Bench:
         self._worker = worker
         self._assignment = assignment
         self._failed_start = failed_start
+        self._failed_epoch: BaseException | None = None
+        """What the dataset's `set_epoch` raised for this epoch."""
         self._native = gather is not None and assignment.auto_collation
         self._gather = None if assignment.stream or not self._native else gather
         self._who = f"worker {assignment.worker_id}"
@@ -202,15 +204,20 @@ class _Bench:
             return
         self._seeds.epoch = epoch
         set_epoch: Callable[[int], object] | None = getattr(self._assignment.dataset, "set_epoch", None)
+        if not callable(set_epoch):
+            return
+        failed_before, self._failed_epoch = self._failed_epoch, None
         try:
-            if callable(set_epoch):
+            with SamplerStreams(self._seeds.seed, epoch).lent():
                 set_epoch(epoch)
         except BaseException as error:  # noqa: BLE001 - as in make
-            self._failed_start, self._fetcher = error, None
+            self._failed_epoch = error
+        if failed_before or self._failed_epoch:
+            self._fetcher = None
 
     def _new_fetcher(self, indices: Any) -> Fetcher:
         told = self._assignment
-        failed = self._failed_start
+        failed = self._failed_start or self._failed_epoch
         if failed is None:
             try:
                 fetcher = fetcher_of(
@@ -242,16 +249,14 @@ class _Bench:
         fetcher.ended = bool(held.get("ended"))
         if self._seeds is not None:
             told = self._assignment
-            place = standing.batches * (len(indices) if told.auto_collation else 1)
-            fetcher.seed(self._seeds, told.worker_id, told.num_workers, place)
+            fetcher.seed(self._seeds, told.worker_id, told.num_workers, held.get("place", 0))
 
     def _state(self) -> bytes | None:
         """How the dataset stands after the batch that was just made, if it can tell."""
         if not self._tells:
             return None
         stream = self._fetcher if isinstance(self._fetcher, StreamFetcher) else None
-        iterator, ended = (stream.samples, stream.ended) if stream is not None else (None, False)
-        held = tell(self._assignment.dataset, iterator, ended=ended)
+        held = tell_of(self._assignment.dataset, stream)
         return None if held is None else pack(held, self._who)
 
     def _collates_natively(self, samples: Any) -> bool:
@@ -279,7 +284,8 @@ class _Bench:
 
     def _fail(self, error: BaseException, scene: Scene) -> None:
         """Sends an exception in the batch's place. One that ends a program ends the worker."""
-        task = "(in worker_init_fn)" if error is self._failed_start else scene.task
+        tasks = {id(self._failed_start): "(in worker_init_fn)", id(self._failed_epoch): "(in the dataset's set_epoch)"}
+        task = tasks.get(id(error), scene.task)
         _report.send(self._worker, _report.pack(error, scene.shown_index, scene.advice(error), task))
         if not isinstance(error, Exception):
             raise error

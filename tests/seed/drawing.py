@@ -7,7 +7,7 @@ the program has imported it.
 import hashlib
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -53,37 +53,3 @@ def samples(batches: Iterable[Any]) -> np.ndarray[Any, Any]:
 def digest(batches: Iterable[Any]) -> str:
     """A hash of all samples' bytes, in order."""
     return hashlib.sha256(samples(batches).tobytes()).hexdigest()
-
-
-class Stream(forebay.IterableDataset[Any]):
-    """Numbers dealt round to the workers, each with what is drawn for it."""
-
-    def __init__(self, count: int = 23) -> None:
-        self.count = count
-
-    def __iter__(self) -> Iterator[Any]:
-        info = forebay.get_worker_info()
-        worker, step = (0, 1) if info is None else (info.id, info.num_workers)
-        for number in range(worker, self.count, step):
-            yield drawn(number)
-
-
-class Standing(Stream):
-    """The same, by an iterator that can tell where it stands."""
-
-    def __iter__(self) -> "Standing":
-        info = forebay.get_worker_info()
-        self.next, self.step = (0, 1) if info is None else (info.id, info.num_workers)
-        return self
-
-    def __next__(self) -> np.ndarray[Any, Any]:
-        if self.next >= self.count:
-            raise StopIteration
-        number, self.next = self.next, self.next + self.step
-        return drawn(number)
-
-    def state_dict(self) -> dict[str, int]:
-        return {"next": self.next}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.next = state["next"]

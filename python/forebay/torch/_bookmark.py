@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data.dataloader import _DatasetKind
@@ -105,6 +106,10 @@ class Bookmark:
     def draws_itself(self) -> bool:
         """Whether indices come from here, and not from the sampler's own beginning."""
         return self.resume is not None
+
+    def drawing(self) -> AbstractContextManager[None]:
+        """Held while torch's own iterator draws for the epoch."""
+        return nullcontext()
 
     def base_seed(self, loader: Any, drawn: int) -> int:
         """The seed of the workers: the one that was drawn, or that of the workers which go on."""

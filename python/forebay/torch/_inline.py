@@ -42,7 +42,8 @@ class InlineIterator(_SingleProcessDataLoaderIter):
         if isinstance(self._bookmark, SeededBookmark):
             if loader.timeout != 0:
                 raise AssertionError("_SingleProcessDataLoaderIter requires timeout == 0")
-            _BaseDataLoaderIter.__init__(self, loader)  # torch's own would begin a pass over a stream
+            with self._bookmark.drawing():
+                _BaseDataLoaderIter.__init__(self, loader)  # torch's own would begin a pass over a stream
         else:
             super().__init__(loader)
         self._profile_name = f"enumerate(DataLoader)#{_SingleProcessDataLoaderIter.__name__}.__next__"

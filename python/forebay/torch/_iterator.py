@@ -33,7 +33,8 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
     def __init__(self, loader: torch.utils.data.DataLoader[Any]) -> None:
         bookmark = open_bookmark(loader)
         # Everything of torch's multi-process iterator but its workers and queues.
-        _BaseDataLoaderIter.__init__(self, loader)
+        with bookmark.drawing():
+            _BaseDataLoaderIter.__init__(self, loader)
         self._profile_name = f"enumerate(DataLoader)#{_MultiProcessingDataLoaderIter.__name__}.__next__"
         self._prefetch_factor = loader.prefetch_factor
         self._in_order = loader.in_order
@@ -68,7 +69,8 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
             self._bookmark = open_bookmark(loader, before=self._bookmark)
         bookmark = self._bookmark
         bookmark.record(loader)
-        _BaseDataLoaderIter._reset(self, loader, first_iter)
+        with bookmark.drawing():
+            _BaseDataLoaderIter._reset(self, loader, first_iter)
         if not bookmark.draws_itself:
             self._sampler_iter = drawn_here(self._index_sampler) or self._sampler_iter
         self._sampler_iter = bookmark.batches(loader, self._sampler_iter)

@@ -1,6 +1,7 @@
 """Epochs of a torch loader with a seed: what its iterators and its state need of them."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data.dataloader import _DatasetKind
@@ -9,6 +10,7 @@ from forebay import _resume
 from forebay._course import Course, Places, StreamCourse, open_course
 from forebay._inline import InlineBench
 from forebay._resume import Resume, State, check_workers, warn_of_skipping
+from forebay._sample_seeds import lent_streams
 from forebay.torch._gather import gather_places
 from forebay.torch._state import KEY, state_of_epoch
 
@@ -69,6 +71,10 @@ class SeededBookmark:
 
     def __len__(self) -> int:
         return len(self.course)
+
+    def drawing(self) -> AbstractContextManager[None]:
+        """Held while torch's own iterator draws for the epoch: of that the program notices nothing."""
+        return lent_streams()
 
     def base_seed(self, _loader: Any, _drawn: int) -> int:
         """The seed of the workers."""

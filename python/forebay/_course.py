@@ -5,7 +5,8 @@ other ranks and cut into batches of another size.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import cycle, islice
 from typing import Any, Protocol, TypeAlias
 
@@ -17,7 +18,7 @@ from forebay._cursor import Cursor
 from forebay._engine import base_seed
 from forebay._resume import Range, Resume, turn_after
 from forebay._sample_seeds import SamplerStreams
-from forebay._seeding import SAMPLER_MODULES, Seeding, cuts_evenly, index_sampler_of
+from forebay._seeding import SAMPLER_MODULES, Seeding, cuts_evenly, draws_at_once, index_sampler_of
 from forebay._share import Share, Uneven
 
 __all__ = ["Course", "Places", "StreamCourse", "open_course"]
@@ -135,11 +136,14 @@ class Course:
         with streams.lent():
             dealt = self._dealt(iter(self._sampler))
         wanted = (each for number, each in enumerate(dealt) if not _within(number, self._passed))
+        lend: Callable[[], AbstractContextManager[None]] = streams.lent
         while True:
-            with streams.lent():
+            with lend():
                 batch = list(islice(wanted, self.batch_size or 1))
             if not batch:
                 return
+            if draws_at_once(self._sampler):
+                lend = nullcontext
             if self.batch_size is None:
                 yield batch[0]
             elif len(batch) == self.batch_size or not self._drop_last:

@@ -4,6 +4,7 @@ Before a sample is made, the global generators (`random`, NumPy's legacy stream 
 torch's) are set by its key. So a dataset and its transforms draw what they would draw in any other worker.
 """
 
+import ctypes
 import hashlib
 import operator
 import random
@@ -22,6 +23,8 @@ __all__ = ["SampleSeeds", "SamplerStreams", "SeededPass", "lent_streams", "numbe
 _T_co = TypeVar("_T_co", covariant=True)
 
 _MASK64 = 2**64 - 1
+_MT19937_BYTES = (624 + 1) * 4
+"""NumPy's legacy stream: its words, and how many of them have been used."""
 
 
 def number_of(index: Any) -> int:
@@ -141,12 +144,13 @@ def _set_states(states: tuple[Any, Any, Any]) -> None:
 
 
 def _positions() -> tuple[Any, ...]:
-    """Something that differs once a number was drawn."""
-    state: Any = np.random.get_state(legacy=False)
+    """Something that differs once a number was drawn, of generators that have just been seeded."""
+    # Read from memory: NumPy makes its state a list of numbers, one by one.
+    numpy: Any = np.random.get_bit_generator()
     torch_state = _torch_state()
     return (
         random.getstate(),
-        (state["state"]["pos"], state["state"]["key"].tobytes(), state["has_gauss"]),
+        ctypes.string_at(numpy.ctypes.state_address, _MT19937_BYTES),
         None if torch_state is None else torch_state.numpy().tobytes(),
     )
 

@@ -15,16 +15,8 @@ from forebay.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "SAMPLER_MODULES",
-    "Seeding",
-    "announce",
-    "checked_seeding",
-    "cuts_evenly",
-    "index_sampler_of",
-    "members",
-    "shares_rows",
-]
+__all__ = ["SAMPLER_MODULES", "Seeding", "announce", "checked_seeding", "cuts_evenly", "draws_at_once"]
+__all__ += ["index_sampler_of", "members", "shares_rows"]
 
 _DEEPEST = 8
 """Samplers around samplers; whoever has more is not looked into further."""
@@ -138,6 +130,12 @@ def index_sampler_of(loader: Any) -> Any:
 
 
 SAMPLER_MODULES = frozenset({"forebay.sampler", "torch.utils.data.sampler"})
+
+
+def draws_at_once(sampler: Any) -> bool:
+    """Whether a sampler is torch's or ours, which draw nothing from the global generators after their first index."""
+    modules = SAMPLER_MODULES | {"torch.utils.data.distributed"}
+    return all(type(each).__module__ in modules for each in members(sampler))
 
 
 def cuts_evenly(batch_sampler: Any) -> bool:

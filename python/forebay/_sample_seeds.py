@@ -146,7 +146,7 @@ def _set_states(states: tuple[Any, Any, Any]) -> None:
 def _positions() -> tuple[Any, ...]:
     """Something that differs once a number was drawn, of generators that have just been seeded."""
     # Read from memory: NumPy makes its state a list of numbers, one by one.
-    numpy: Any = np.random.get_bit_generator()
+    numpy: Any = np.random.get_bit_generator()  # type: ignore[attr-defined] # NumPy's stubs forget it
     torch_state = _torch_state()
     return (
         random.getstate(),

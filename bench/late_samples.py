@@ -12,7 +12,7 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,7 +44,7 @@ class Samples(Dataset[Any]):
 
 
 @contextmanager
-def shared_rows(*, shared: bool) -> Iterator[None]:
+def shared_rows(*, shared: bool) -> Generator[None]:
     """Meanwhile, loaders of Forebay's share rows."""
     before = Journey.of_loader
     setattr(Journey, "of_loader", functools.partial(before, shares_rows=shared))  # noqa: B010 - for the type checker
@@ -79,7 +79,7 @@ LOADERS: dict[str, Callable[[], Iterator[Any]]] = {
 def _measure(epoch: Iterator[Any], step_s: float) -> dict[str, float]:
     """Milliseconds of a batch, and of the trainer's waits: the middle one and the 95th of a hundred."""
     next(epoch)
-    waits = []
+    waits: list[float] = []
     start = before = time.perf_counter()
     for _ in epoch:
         waits.append(time.perf_counter() - before)
@@ -92,7 +92,7 @@ def _measure(epoch: Iterator[Any], step_s: float) -> dict[str, float]:
 
 def measure() -> list[dict[str, Any]]:
     """One loader each, for every training step: `step_ms`, `loader`, and the middle round's figures."""
-    found = []
+    found: list[dict[str, Any]] = []
     for step_s in STEPS_S:
         rounds = [{name: _measure(make(), step_s) for name, make in LOADERS.items()} for _ in range(ROUNDS)]
         for name in LOADERS:

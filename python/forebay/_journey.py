@@ -64,6 +64,19 @@ class Options:
 _FEWER_DESCRIPTORS = "An iterator takes 4 per worker and 3 more: lower num_workers, close files and other loaders"
 
 
+_PREFETCH_FACTOR = 2
+"""As in torch, where none was given."""
+_PREFETCH_FACTOR_SHARING_ROWS = 4
+"""So that workers which pass a late sample find enough to do before it is done."""
+
+
+def _prefetch_factor(loader: Any, *, shares_rows: bool) -> int:
+    default = loader.prefetch_factor in {None, _PREFETCH_FACTOR}
+    if shares_rows and default and loader._seeding.prefetch_factor is None:
+        return _PREFETCH_FACTOR_SHARING_ROWS
+    return int(loader.prefetch_factor or _PREFETCH_FACTOR)
+
+
 _MOST_COUNTED = 2**32 - 1
 """Larger numbers cannot even be told to the engine, which refuses many smaller ones, in the same words."""
 
@@ -166,7 +179,7 @@ class Journey:
             seed=seed,
             epoch=epoch,
         )
-        prefetch_factor = loader.prefetch_factor or 2
+        prefetch_factor = _prefetch_factor(loader, shares_rows=shares_rows)
         if max(prefetch_factor, loader.num_workers) > _MOST_COUNTED:
             raise ConfigError(
                 f"num_workers * prefetch_factor must be from 1 to 65536 batches ahead, but is {loader.num_workers} * "

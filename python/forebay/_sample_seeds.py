@@ -11,7 +11,7 @@ import random
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 
@@ -146,7 +146,7 @@ def _set_states(states: tuple[Any, Any, Any]) -> None:
 def _positions() -> tuple[Any, ...]:
     """Something that differs once a number was drawn, of generators that have just been seeded."""
     # Read from memory: NumPy makes its state a list of numbers, one by one.
-    numpy: Any = np.random.get_bit_generator()  # type: ignore[attr-defined] # NumPy's stubs forget it
+    numpy = cast("Any", np.random).get_bit_generator()  # NumPy's stubs forget it
     torch_state = _torch_state()
     return (
         random.getstate(),

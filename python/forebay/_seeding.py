@@ -45,6 +45,7 @@ class Seeding:
         uneven: what is done where samples do not divide evenly.
         makes_order: whether the order is the loader's own, which it deals to the ranks by itself. What a sampler of
             somebody else's gives is dealt only on request: it may be one rank's share already.
+        prefetch_factor: as given to the loader.
         next_epoch: the number of the next epoch, unless a sampler was told another one.
     """
 
@@ -53,6 +54,7 @@ class Seeding:
     world: int | None
     uneven: Uneven
     makes_order: bool
+    prefetch_factor: int | None = None
     next_epoch: int = 0
     _said: list[int | None] = field(default_factory=list[int | None], repr=False)
     """The epochs of the loader's samplers when it last knew of them."""
@@ -162,6 +164,7 @@ def checked_seeding(
     sampler: Any,
     batch_sampler: Any,
     stream: bool,
+    prefetch_factor: int | None,
 ) -> Seeding | None:
     """What the arguments of a loader say about its seed; None if it has none.
 
@@ -185,7 +188,7 @@ def checked_seeding(
         )
     _check_ranks(rank, world, batch_sampler, stream=stream)
     makes_order = sampler is None and batch_sampler is None and not stream
-    return Seeding(seed, rank, world, uneven, makes_order)
+    return Seeding(seed, rank, world, uneven, makes_order, prefetch_factor)
 
 
 def _check_ranks(rank: Any, world: Any, batch_sampler: Any, *, stream: bool) -> None:

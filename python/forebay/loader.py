@@ -108,6 +108,7 @@ class DataLoader:
             sampler=sampler,
             batch_sampler=batch_sampler,
             stream=is_stream(dataset),
+            prefetch_factor=prefetch_factor,
         )
         checked = check(
             dataset,

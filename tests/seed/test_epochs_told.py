@@ -176,6 +176,10 @@ class OfWorker(Drawing):
         assert info is not None
         return np.array([info.id, info.seed % 2**32, info.seed >> 32, self.drawn_first])
 
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        """Whole batches, so that each worker makes some."""
+        return [self[index] for index in indices]
+
 
 def draw_first(_: int) -> None:
     info: Any = forebay.get_worker_info()

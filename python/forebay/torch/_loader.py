@@ -110,6 +110,7 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
             sampler=sampler,
             batch_sampler=batch_sampler,
             stream=isinstance(dataset, torch.utils.data.IterableDataset),
+            prefetch_factor=prefetch_factor,
         )
         if seeding is not None:
             self._seeding = seeding

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import machine
 import order
+import seed
 import state
 from cases import CASES, TOTAL_CPU, TRAINER_CPU, WALL, WORKERS, Aim, Case, Metric
 
@@ -114,6 +115,7 @@ def markdown(results: Results) -> str:
         *_chapter("Everything else", _other_table(results)),
         *_chapter("Aims: how many times better than torch", _aims_table(results)),
         *_chapter("The crate `forebay`, without Python", _rust_table(results)),
+        *_chapter("`seed=`, a sample that draws from all three generators", _seed_table(results)),
         *_chapter(f"A loader's state, {state.SAMPLES:,} samples, no workers", _state_table(results)),
         *_chapter("Orders of an epoch", _order_table(results)),
     ]
@@ -184,6 +186,20 @@ def _rust_table(results: Results) -> str:
         verdict = "met" if each["ratio"] <= each["most"] else "MISSED"
         rows.append([f"{ours}, against {theirs}", *times, short(each["ratio"]), f"{each['most']:g}", verdict])
     return _table(["figure", "ours, us", "theirs, us", "ratio", "at most", ""], rows)
+
+
+def _seed_table(results: Results) -> str:
+    found = results.get("seed")
+    if found is None:
+        return ""
+    rows = [[name, f"{spent:.2f}"] for name, spent in found["parts_us"].items()]
+    rows += [["a loader's sample, without a seed", f"{found['without_us']:.2f}"]]
+    rows += [["a loader's sample, with a seed", f"{found['with_us']:.2f}"]]
+    cost = Spread.of(found["cost_us"])
+    rows += [
+        [f"what seed= costs, aim {seed.MOST_US} us: {'met' if cost.median < seed.MOST_US else 'MISSED'}", str(cost)]
+    ]
+    return _table(["CPU time of", "us"], rows)
 
 
 def _state_table(results: Results) -> str:

@@ -27,6 +27,7 @@ import memcpy
 import order
 import report
 import rust_crate
+import seed
 import state
 from cases import BY_NAME, CASES, MEMCPY_BYTES, Case
 from import_time import measure_ms
@@ -174,6 +175,7 @@ def main() -> None:
         results["import_ms"] = measure_ms(QUICK_IMPORTS if options.quick else IMPORTS)
     if whole:
         results["rust"] = rust_crate.measure()
+        results["seed"] = seed.measure()
         results["state"] = state.measure()
         results["order"] = order.measure()
     results["took_s"] = round(time.monotonic() - start)

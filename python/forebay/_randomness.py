@@ -55,7 +55,8 @@ def warn_of_equal_generators(loader: Any, *, stacklevel: int) -> None:
     except Exception:  # noqa: BLE001 - a look that fails (at a dict that a thread changes) must not stop a loader
         return
     if found:
-        text = _text(found, loader.num_workers, persistent=loader.persistent_workers)
+        seeding = getattr(loader, "_seeding", None)
+        text = _text(found, loader.num_workers, persistent=loader.persistent_workers, seeded=seeding is not None)
         warnings.warn(text, EqualGeneratorsWarning, stacklevel=stacklevel + 1)
 
 
@@ -186,19 +187,23 @@ def _global_streams() -> list[object]:
     ]
 
 
-def _text(found: dict[str, type], num_workers: int, *, persistent: bool) -> str:
+def _text(found: dict[str, type], num_workers: int, *, persistent: bool, seeded: bool) -> str:
     kinds = _kinds()
     named = [(path, *kinds[kind]) for path, kind in islice(found.items(), _MOST_NAMED)]
     held = ", ".join(f"{path} (a {name})" for path, name, _ in named)
     more = f" and {len(found) - len(named)} more" if len(found) > len(named) else ""
     where = [f"in all {num_workers} workers"] * (num_workers > 1) + ["in every epoch"] * (not persistent)
     cures = "\n".join(f"        info.{path} = {cure}" for path, _, cure in named)
+    better = (
+        "Its numbers then still depend on which worker makes a sample. With a seed, draw from forebay.sample_rng() or "
+        "from the global streams instead: then nobody can tell.\n\n"
+    )
     return (
         f"the dataset holds random generators of its own: {held}{more}. Only the global streams are seeded in a "
         f"worker; what a dataset holds is copied as it is, so it gives the same numbers {' and '.join(where)}. Make it "
         "anew in every worker, from the worker's own seed:\n\n"
         "    def worker_init_fn(worker_id):\n"
         "        info = get_worker_info()  # of forebay, or of torch.utils.data\n"
-        f"{cures}\n\n"
+        f"{cures}\n\n{better * seeded}"
         "If no worker uses it, ignore this warning (forebay.errors.EqualGeneratorsWarning)."
     )

@@ -11,7 +11,7 @@ import random
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -146,11 +146,11 @@ def _set_states(states: tuple[Any, Any, Any]) -> None:
 def _positions() -> tuple[Any, ...]:
     """Something that differs once a number was drawn, of generators that have just been seeded."""
     # Read from memory: NumPy makes its state a list of numbers, one by one.
-    numpy = cast("Any", np.random).get_bit_generator()  # NumPy's stubs forget it
+    numpy: Any = np.random  # whose stubs forget the next function
     torch_state = _torch_state()
     return (
         random.getstate(),
-        ctypes.string_at(numpy.ctypes.state_address, _MT19937_BYTES),
+        ctypes.string_at(numpy.get_bit_generator().ctypes.state_address, _MT19937_BYTES),
         None if torch_state is None else torch_state.numpy().tobytes(),
     )
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import forebay
+from forebay.errors import EqualGeneratorsWarning
 from support import Front, until
 
 SEED = 7
@@ -419,3 +420,21 @@ def test_a_loader_without_a_seed_in_a_sample_is_a_function_of_that_sample(front:
 class Numbered(Drawing):
     def __getitem__(self, index: int) -> Any:
         return np.full(FEATURES, index, np.float64)
+
+
+# -- Generators that a dataset holds
+
+
+class Holding(Drawing):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rng = np.random.default_rng(0)
+
+
+def test_a_held_generator_is_warned_of_with_the_samples_own_as_the_better_cure(front: Front) -> None:
+    with of(front, Holding(), num_workers=2) as loader, pytest.warns(EqualGeneratorsWarning) as caught:
+        list(loader)
+    assert "With a seed, draw from forebay.sample_rng()" in str(caught[0].message)
+    with front.DataLoader(Holding(), num_workers=2) as loader, pytest.warns(EqualGeneratorsWarning) as caught:
+        list(loader)
+    assert "sample_rng" not in str(caught[0].message)

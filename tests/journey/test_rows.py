@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from forebay._journey import Journey
 from forebay.errors import LoaderTimeout, UnpicklableError, WorkerDied
 from likeness import assert_same
 from support import Front, Gate, Numbers, Wire, descriptor_count, identity, journey_of, pids_of, until
@@ -22,18 +21,15 @@ Sharing = Callable[..., Any]
 
 
 @pytest.fixture
-def sharing(front: Front, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sharing]:
+def sharing(front: Front) -> Iterator[Sharing]:
     """Makes loaders whose workers share rows."""
     loaders: list[Any] = []
 
     def make(dataset: Any, batch_size: int = ROWS, **options: Any) -> Any:
-        monkeypatch.setattr(
-            Journey, "of_loader", lambda *given, **named: of_loader(*given, **{**named, "shares_rows": True})
-        )
-        loaders.append(front.DataLoader(dataset, batch_size, **{"num_workers": 2, **options}))
+        options = {"num_workers": 2, "prefetch_factor": 2, "seed": 0, **options}
+        loaders.append(front.DataLoader(dataset, batch_size, **options))
         return loaders[-1]
 
-    of_loader = Journey.of_loader
     yield make
     if front.name == "numpy":
         for loader in loaders:

@@ -4,7 +4,6 @@ The order is a function of the seed and the epoch, so a state is a place in it. 
 other ranks and cut into batches of another size.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import cycle, islice
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from forebay import sampler as our
 from forebay._cursor import Cursor
 from forebay._engine import base_seed
-from forebay._resume import Range, Resume, turn_after
+from forebay._resume import Range, Resume, check_rank, turn_after
 from forebay._sample_seeds import SamplerStreams
 from forebay._seeding import SAMPLER_MODULES, Seeding, cuts_evenly, draws_at_once, index_sampler_of
 from forebay._share import Share, Uneven
@@ -34,8 +33,8 @@ class RandomAccess(Protocol):
 
     def __len__(self) -> int: ...
 
-    def indices(self, start: int, stop: int) -> Places:
-        """The indices at the places from `start` up to but not including `stop`."""
+    def at(self, places: Places) -> Places:
+        """The indices at these places."""
         ...
 
 
@@ -52,9 +51,9 @@ class InSequence:
     def __len__(self) -> int:
         return len(self._source)
 
-    def indices(self, start: int, stop: int) -> Places:
+    def at(self, places: Places) -> Places:
         """As in `RandomAccess`."""
-        return np.arange(start, stop, dtype=np.int64)
+        return places
 
 
 def random_access(sampler: Any, epoch: int) -> RandomAccess | None:
@@ -72,7 +71,7 @@ class Course:
         seeding: its seed.
         epoch: the number of the epoch.
         start: the place of the order to begin at.
-        passed: of this rank's samples, counted from there, ranges that have been delivered already.
+        passed: of this rank's samples, counted from there, ranges that have been delivered already, in order.
 
     Attributes:
         cursor: the batches that were delivered since the start.
@@ -85,21 +84,26 @@ class Course:
         self.seed, self.epoch = seeding.seed, epoch
         self.cursor = Cursor()
         self.start = start
-        self._passed = sorted(passed)
+        self._passed = list(passed)
         batch_sampler = loader.batch_sampler
         self._sampler = index_sampler_of(loader)
         self.whole_batches = batch_sampler is not None and not cuts_evenly(batch_sampler)
         """Whether batches are somebody else's, so that places are counted in batches."""
         self.batch_size: int | None = None
         self._drop_last = False
-        self._ranks = seeding.ranks()
+        self.ranks = seeding.ranks()
+        """Which rank this is, and of how many."""
         self._uneven: Uneven = seeding.uneven
         if batch_sampler is not None and not self.whole_batches:
             self._sampler = batch_sampler.sampler
             self.batch_size = int(batch_sampler.batch_size)
             self._drop_last = bool(batch_sampler.drop_last)
-            if self._drop_last and self._uneven == "keep":
-                self._uneven = "drop"  # every rank has equally many batches, and only whole ones
+        if isinstance(self._sampler, our.ShardSampler):
+            shard, self._sampler = self._sampler, self._sampler.sampler  # a place is one of the whole order
+            self.ranks, self._uneven = (shard.rank, shard.world), shard.uneven
+        if self._drop_last and self._uneven == "keep":
+            self._uneven = "drop"  # every rank has equally many batches, and only whole ones
+        self._in_order = bool(loader.in_order)
         self._order = None if self.whole_batches else random_access(self._sampler, epoch)
         self.gives_places = self._order is not None and self.batch_size is not None
 
@@ -117,7 +121,7 @@ class Course:
         length = len(self._sampler)
         if self.whole_batches:
             return length
-        samples, size = len(Share(length, *self._ranks, self._uneven)), self.batch_size or 1
+        samples, size = len(Share(length, *self.ranks, self._uneven)), self.batch_size or 1
         return samples // size if self._drop_last else -(-samples // size)
 
     def first_worker(self, _num_workers: int) -> int:
@@ -150,12 +154,12 @@ class Course:
                 yield batch
 
     def _share(self, length: int) -> Share:
-        return Share(length, *self._ranks, self._uneven, self.start)
+        return Share(length, *self.ranks, self._uneven, self.start)
 
     def _cut(self, order: RandomAccess) -> Iterator[Any]:
         """Cuts this rank's share of an order with random access into batches."""
         share, size = self._share(len(order)), self.batch_size or 1
-        samples = len(share) - _size(self._passed)
+        samples = len(share) - sum(min(last, len(share)) - min(first, len(share)) for first, last in self._passed)
         if self._drop_last:
             samples -= samples % size
         step = max(1, _AT_ONCE // size) * size
@@ -170,15 +174,13 @@ class Course:
         """Of this rank's samples that are wanted, those number `begin` up to `end`."""
         first, last = self._sample(begin), self._sample(end - 1) + 1
         places = share.places(first, last)
-        if self._passed:
+        if self._passed and first < self._passed[-1][1]:
             places = places[[not _within(number, self._passed) for number in range(first, last)]]
-        if len(places) > 1 and places[-1] < places[0]:  # padded with one of the first
-            return np.concatenate([_at(order, places[:-1]), _at(order, places[-1:])])
-        return _at(order, places)
+        return order.at(places)
 
     def _dealt(self, given: Iterable[Any]) -> Iterator[Any]:
         """This rank's share of what a sampler gives, from the start on."""
-        (rank, world), given = self._ranks, iter(given)
+        (rank, world), given = self.ranks, iter(given)
         begun = list(islice(given, min(world, self.start)))
         for _ in islice(given, self.start - len(begun)):
             pass
@@ -202,8 +204,11 @@ class Course:
 
     @property
     def place(self) -> int:
-        """The place up to which everything has been delivered, if all ranks have delivered as much."""
-        return self._place(self._done)
+        """The place up to which everything has been delivered, if all ranks have delivered as many batches.
+
+        After a last batch that was short it lies behind the order's end.
+        """
+        return self.start + self._done * self.ranks[1]
 
     @property
     def _done(self) -> int:
@@ -215,30 +220,27 @@ class Course:
         """What is counted: the samples of a batch, or batches themselves."""
         return 1 if self.whole_batches else self.batch_size or 1
 
-    def _place(self, samples: int) -> int:
-        world = self._ranks[1]
-        if self._order is None:
-            return self.start + samples * world
-        return self._share(len(self._order)).passed(samples)
-
     @property
     def ahead(self) -> list[Range]:
         """Ranges of this rank's samples, counted from `place`, that were delivered although earlier ones were not."""
         done, size = self._done, self._unit
-        numbers = {number for first, last in self._passed for number in range(first, last)}
-        numbers |= {self._sample(n * size + row) for n in self.cursor.ahead for row in range(size)}
-        end = math.inf if self._order is None else len(self._share(len(self._order)))
-        return _ranges(sorted(number - done for number in numbers if done <= number < end))
+        batches = [(self._sample(n * size), self._sample(n * size + size - 1) + 1) for n in self.cursor.ahead]
+        ahead = [(max(done, first) - done, last - done) for first, last in (*self._passed, *batches) if last > done]
+        return _merged(sorted(ahead))
 
     @property
     def step(self) -> int:
         """By how much the place grows with a batch."""
-        return self._unit * self._ranks[1]
+        return self._unit * self.ranks[1]
 
     def where(self) -> dict[str, Any]:
         """What a state has of it."""
         unit = "batches" if self.whole_batches else "samples"
-        return {unit: self.place, "ahead": [list(each) for each in self.ahead]}
+        told: dict[str, Any] = {unit: self.place, "ahead": [list(each) for each in self.ahead]}
+        rank, world = self.ranks
+        if world > 1 and (told["ahead"] or not self._in_order):
+            told |= {"rank": rank, "world": world}
+        return told
 
 
 class StreamCourse:
@@ -302,29 +304,20 @@ def open_course(loader: Any, seeding: Seeding, resume: Resume | None, *, stream:
         cursor.last_worker = resume.last_worker
         return StreamCourse(loader, seeding, resume.epoch, cursor)
     course = Course(loader, seeding, resume.epoch, start=resume.start, passed=resume.passed)
+    check_rank(resume, *course.ranks)
     course.cursor.standings = resume.standings()
     return course
 
 
-def _at(order: RandomAccess, places: Places) -> Places:
-    """The indices at places that grow."""
-    first = int(places[0])
-    return order.indices(first, int(places[-1]) + 1)[places - first]
-
-
-def _ranges(numbers: Sequence[int]) -> list[Range]:
-    """Sorted numbers as ranges."""
+def _merged(ranges: Iterable[Range]) -> list[Range]:
+    """Sorted ranges, those that touch as one."""
     found: list[Range] = []
-    for number in numbers:
-        if found and found[-1][1] == number:
-            found[-1] = (found[-1][0], number + 1)
+    for first, last in ranges:
+        if found and first <= found[-1][1]:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
         else:
-            found.append((number, number + 1))
+            found.append((first, last))
     return found
-
-
-def _size(ranges: Iterable[Range]) -> int:
-    return sum(last - first for first, last in ranges)
 
 
 def _within(number: int, ranges: Iterable[Range]) -> bool:

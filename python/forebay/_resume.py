@@ -4,9 +4,11 @@ It is told after any batch. With a seed, a loader with another number of workers
 of ranks can go on from it.
 """
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from forebay._callers import users_level
@@ -16,8 +18,8 @@ from forebay._stateful import Held, held_as, standing_of, tell, tell_of
 from forebay.dataset import is_stream
 from forebay.errors import StateError, StateWarning
 
-__all__ = ["VERSION", "Range", "Resume", "State", "check_workers", "describe", "fingerprint", "misfit", "read"]
-__all__ += ["resume_in", "turn_after", "warn_of_skipping"]
+__all__ = ["VERSION", "Range", "Resume", "State", "check_rank", "check_workers", "describe", "fingerprint", "misfit"]
+__all__ += ["misfit_of_kind", "read", "resume_in", "turn_after", "warn_of_skipping"]
 
 State: TypeAlias = dict[str, Any]
 Range: TypeAlias = tuple[int, int]
@@ -37,6 +39,7 @@ class Resume:
         in_epoch: whether it goes on in its middle.
         start: the place in its order.
         passed: of this rank's samples, counted from there, ranges that have been delivered.
+        dealt_to: if it fits one rank alone: that one, and of how many.
         batches: how many batches had been delivered.
         held: what each worker's dataset told (without workers, the only one's).
         num_workers: of the loader that it was taken of.
@@ -50,6 +53,7 @@ class Resume:
     in_epoch: bool
     start: int = 0
     passed: tuple[Range, ...] = ()
+    dealt_to: tuple[int, int] | None = None
     batches: int = 0
     held: list[Held] = field(default_factory=list[Held])
     num_workers: int = 0
@@ -87,6 +91,8 @@ def describe(epoch: Any, loader: Any) -> State:
 def fingerprint(loader: Any) -> State:
     """What determines the order: another loader must have it in common to go on in the middle of an epoch."""
     found: State = {"dataset_length": _length(loader.dataset)}
+    if loader._seeding is None:
+        found["batch_size"] = loader.batch_size  # what was delivered is counted in batches
     sampler = index_sampler_of(loader)
     if loader.batch_sampler is not None and cuts_evenly(sampler):
         sampler = sampler.sampler
@@ -116,22 +122,35 @@ def read(loader: Any, state: Mapping[str, Any], raw: State, *, strict: bool) -> 
     """
     try:
         resume = _read(state, raw)
-        told = dict(state["fingerprint"])
-        seed = state["seed"]
+        if resume.in_epoch and is_stream(loader.dataset):
+            _check_streams(resume)
+        told = {"seed": state["seed"], **state["fingerprint"]}
     except Exception as error:
         raise StateError(
             f"this state is damaged ({type(error).__qualname__}: {error}): load one that is as state_dict() gave it"
         ) from error
+    if (told["seed"] is None) != (loader._seeding is None):
+        raise misfit_of_kind(f"seed is {_seed_of(loader)!r}, but {told['seed']!r} in the state")
     if strict:
         now = {"seed": _seed_of(loader), **(fingerprint(loader) if resume.in_epoch else {})}
         differences = [
-            f"{name} is {now[name]!r}, but {value!r} in the state"
-            for name, value in {"seed": seed, **told}.items()
-            if name in now and now[name] != value
+            f"{name} is {value!r}, but {told.get(name)!r} in the state"
+            for name, value in now.items()
+            if value != told.get(name)
         ]
         if differences:
             raise misfit(differences)
+    unit = _unit_of(loader)
+    if resume.in_epoch and unit not in state:
+        other = "samples" if unit == "batches" else "batches"
+        raise misfit_of_kind(f"its places are counted in {unit}, but in {other} in the state")
     return resume
+
+
+def _unit_of(loader: Any) -> str:
+    batch_sampler = loader.batch_sampler
+    in_batches = loader._seeding is None or is_stream(loader.dataset)
+    return "batches" if in_batches or (batch_sampler is not None and not cuts_evenly(batch_sampler)) else "samples"
 
 
 def _seed_of(loader: Any) -> int | None:
@@ -164,28 +183,79 @@ def misfit(differences: list[str]) -> StateError:
     )
 
 
-def _read(state: Mapping[str, Any], raw: State) -> Resume:
-    in_epoch = bool(state["in_epoch"])
-    return Resume(
-        state=raw,
-        epoch=_count(state["epoch"]),
-        in_epoch=in_epoch,
-        start=_count(state.get("samples", state.get("batches", 0))),
-        passed=tuple((_count(first), _count(last)) for first, last in state.get("ahead", ())),
-        batches=_count(state.get("batches", 0)),
-        held=[dict(held) for held in state.get("workers", ())],
-        num_workers=_count(state.get("num_workers", 0)),
-        last_worker=None if state.get("last_worker") is None else _count(state["last_worker"]),
-        order=None if state.get("order") is None else dict(state["order"]),
-        base_seed=None if state.get("base_seed") is None else _count(state["base_seed"]),
+def misfit_of_kind(difference: str) -> StateError:
+    """The error for a state that means nothing to this loader."""
+    return StateError(
+        f"this state does not fit this loader: {difference}. Load it into a loader like the one it was taken of: "
+        "with a seed or without, with a batch sampler of your own or without"
     )
 
 
-def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
+def _read(state: Mapping[str, Any], raw: State) -> Resume:
+    num_workers, held = _count(state["num_workers"]), [dict(each) for each in state.get("workers", ())]
+    if len(held) not in (0, max(1, num_workers)):
+        fault = f"{len(held)} of {num_workers} workers told something"
+        raise ValueError(fault)
+    return Resume(
+        state=raw,
+        epoch=_count(state["epoch"], below=2**64),
+        in_epoch=_truth(state["in_epoch"]),
+        start=_count(state.get("samples", state.get("batches", 0))),
+        passed=_ranges(state.get("ahead", ())),
+        dealt_to=(_count(state["rank"]), _count(state["world"])) if "world" in state else None,
+        batches=_count(state.get("batches", 0)),
+        held=[each | {"batches": _count(each.get("batches", 0))} for each in held],
+        num_workers=num_workers,
+        last_worker=None if state.get("last_worker") is None else _count(state["last_worker"]),
+        order=None if state.get("order") is None else dict(state["order"]),
+        base_seed=None if state.get("base_seed") is None else _count(state["base_seed"], below=2**63),
+    )
+
+
+def _count(value: Any, below: float = math.inf) -> int:
+    if type(value) is not int or not 0 <= value < below:
         fault = f"{value!r} is no count"
         raise ValueError(fault)
     return value
+
+
+def _truth(value: Any) -> bool:
+    if type(value) is not bool:
+        fault = f"{value!r} is neither true nor false"
+        raise ValueError(fault)
+    return value
+
+
+def _ranges(told: Any) -> tuple[Range, ...]:
+    ranges = tuple((_count(first), _count(last)) for first, last in told)
+    borders = [border for each in ranges for border in each]
+    if any(first >= last for first, last in pairwise(borders)):
+        fault = f"{told!r:.200} are no ranges in order"
+        raise ValueError(fault)
+    return ranges
+
+
+def _check_streams(resume: Resume) -> None:
+    told = sum(each["batches"] for each in resume.held)
+    if told != resume.batches:
+        fault = f"the workers' streams gave {told} batches, not {resume.batches}"
+        raise ValueError(fault)
+
+
+def check_rank(resume: Resume, rank: int, world: int) -> None:
+    """Refuses to go on on another rank where every rank has its own holes.
+
+    Raises:
+        StateError: it is another rank, or one of another number of them.
+    """
+    if resume.dealt_to is None or resume.dealt_to == (rank, world):
+        return
+    taken_on, of = resume.dealt_to
+    raise StateError(
+        f"this state was taken on rank {taken_on} of {of} with in_order=False, and has which batches that rank had "
+        f"been given; it cannot go on on rank {rank} of {world}: load every rank's own state, on as many ranks, "
+        "until the epoch is over"
+    )
 
 
 def check_workers(resume: Any, num_workers: int) -> None:

@@ -111,8 +111,6 @@ def loaded(loader: Any, state: Any, *, strict: bool) -> Resume:
             "Forebay"
         )
     resume = _resume.read(loader, found, copy.deepcopy(dict(found)), strict=strict)
-    if loader._seeding is None and resume.order is None:
-        raise _resume.misfit(["the loader has no seed, but the state has no order of its own"])
     if loader._seeding is None:
         loader._next_epoch = resume.epoch
     else:

@@ -114,7 +114,7 @@ def loaded(loader: Any, state: Any, *, strict: bool = True) -> Resume | _resume.
     ours = _own_part(state)
     seeding = getattr(loader, "_seeding", None)
     if seeding is None and ours.get("seed") is not None:
-        raise _resume.misfit([f"seed is None, but {ours['seed']!r} in the state"])
+        raise _resume.misfit_of_kind(f"seed is None, but {ours['seed']!r} in the state")
     if seeding is not None:
         return _loaded_with_seed(loader, seeding, state, ours, strict=strict)
     try:
@@ -131,7 +131,7 @@ def loaded(loader: Any, state: Any, *, strict: bool = True) -> Resume | _resume.
 
 def _loaded_with_seed(loader: Any, seeding: Seeding, state: State, ours: State, *, strict: bool) -> _resume.Resume:
     if ours.get("seed") is None:
-        raise _resume.misfit([f"seed is {seeding.seed}, but None in the state"])
+        raise _resume.misfit_of_kind(f"seed is {seeding.seed}, but None in the state")
     resume = _resume.read(loader, ours, copy.deepcopy(dict(state)), strict=strict)
     seeding.announce(loader, resume.epoch)
     if not resume.in_epoch or resume.held:

@@ -7,17 +7,17 @@ again, and its beginning left out. Randomness in workers is not continued: it de
 import base64
 import random
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, cast
 
 import numpy as np
 
 from forebay import _seeds
 from forebay._cursor import Cursor
-from forebay._resume import Resume, State, turn_after
-from forebay._seeding import index_sampler_of, members
+from forebay._resume import Resume, State, damaged, misfit_of_kind, turn_after
+from forebay._seeding import epoch_of, index_sampler_of, members
 
 __all__ = ["DrawnEpoch", "Streams"]
 
@@ -31,6 +31,7 @@ class Streams:
 
     def __init__(self, loader: Any) -> None:
         samplers = members(index_sampler_of(loader))
+        self._samplers = samplers
         candidates = [loader.generator, *(getattr(each, "generator", None) for each in samplers)]
         self._own: list[np.random.Generator] = []
         for each in candidates:
@@ -38,14 +39,50 @@ class Streams:
                 self._own.append(each)
 
     def state(self) -> State:
-        """Their states, for JSON."""
+        """Their states, for JSON, and the epochs that the samplers were told."""
         own = [_plain(generator.bit_generator.state) for generator in self._own]
-        return {"own": own, **({} if own else _global_state())}
+        epochs = [epoch_of(sampler) for sampler in self._samplers]
+        return {"own": own, "epochs": epochs, **({} if self._are_all() else _global_state())}
+
+    def _are_all(self) -> bool:
+        """Whether nothing draws from the global streams. What somebody else's sampler does, nobody knows."""
+        last = self._samplers[-1]
+        if isinstance(last, Sequence):
+            return True
+        drawing = getattr(last, "generator", self) is None
+        return not drawing and all(type(each).__module__.startswith("forebay.") for each in self._samplers)
+
+    def check(self, state: State | None) -> None:
+        """Raises a StateError if this is not what `state` gave of generators like these."""
+        try:
+            there = _lengths(state)
+        except Exception as error:
+            raise damaged(error) from error
+        if there["own"] != len(self._own):
+            raise misfit_of_kind(f"it has {len(self._own)} generators of its own, but {there['own']} in the state")
+        try:
+            self._try(state)
+        except Exception as error:
+            raise damaged(error) from error
+
+    def _try(self, state: Any) -> None:
+        for generator, told in zip(self._own, state["own"], strict=True):
+            type(generator.bit_generator)().state = told
+        for epoch in state["epochs"]:
+            if epoch is not None:
+                _seeds.checked_epoch(epoch)
+        if self._are_all():
+            return
+        np.random.RandomState().set_state(_numpy_state(state["numpy"]))
+        random.Random().setstate(_python_state(state["python"]))
 
     def set_own(self, state: State) -> None:
-        """Sets the loader's and the samplers' own generators."""
+        """Sets the loader's and the samplers' own generators, and the samplers' epochs."""
         for generator, told in zip(self._own, state["own"], strict=True):
             generator.bit_generator.state = told
+        for sampler, epoch in zip(self._samplers, state["epochs"], strict=False):
+            if epoch is not None and callable(getattr(sampler, "set_epoch", None)):
+                sampler.set_epoch(epoch)
 
     @contextmanager
     def lent(self, state: State | None) -> Generator[None]:
@@ -60,6 +97,10 @@ class Streams:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def _lengths(state: Any) -> dict[str, int]:
+    return {name: len(state[name]) for name in ("own", "epochs")}
 
 
 def _plain(value: Any) -> Any:
@@ -81,10 +122,18 @@ def _global_state() -> State:
 
 
 def _set_global_state(state: State) -> None:
-    key, *rest = state["numpy"]
-    np.random.set_state(("MT19937", _words(key), *rest))
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(_words(words).tolist()), gauss))
+    np.random.set_state(_numpy_state(state["numpy"]))
+    random.setstate(_python_state(state["python"]))
+
+
+def _numpy_state(told: Any) -> Any:
+    key, *rest = told
+    return ("MT19937", _words(key), *rest)
+
+
+def _python_state(told: Any) -> Any:
+    version, words, gauss = told
+    return version, tuple(_words(words).tolist()), gauss
 
 
 def _text(words: np.ndarray[Any, np.dtype[np.uint32]]) -> str:
@@ -142,7 +191,7 @@ class DrawnEpoch:
             return indices
         deque(islice(indices, self.cursor.position), maxlen=0)
         first = list(islice(indices, 1))
-        return self.cursor.undelivered(_chained(first, indices))
+        return self.cursor.undelivered(chain(first, indices))
 
     def __len__(self) -> int:
         """As many batches as the sampler says."""
@@ -175,11 +224,6 @@ def _cursor_of(resume: Resume | None, *, stream: bool) -> Cursor:
         return Cursor()
     if not resume.in_epoch:
         return Cursor(standings=resume.standings())
-    cursor = Cursor(resume.start, [first for first, _ in resume.passed], resume.standings())
+    cursor = Cursor(resume.start, chain.from_iterable(range(*each) for each in resume.passed), resume.standings())
     cursor.last_worker = resume.last_worker if stream else None
     return cursor
-
-
-def _chained(first: list[Any], rest: Iterator[Any]) -> Iterator[Any]:
-    yield from first
-    yield from rest

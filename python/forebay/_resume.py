@@ -6,10 +6,10 @@ of ranks can go on from it.
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from forebay._callers import users_level
 from forebay._cursor import Cursor, Standing
@@ -18,8 +18,8 @@ from forebay._stateful import Held, held_as, standing_of, tell, tell_of
 from forebay.dataset import is_stream
 from forebay.errors import StateError, StateWarning
 
-__all__ = ["VERSION", "Range", "Resume", "State", "check_rank", "check_workers", "describe", "fingerprint", "misfit"]
-__all__ += ["misfit_of_kind", "read", "resume_in", "turn_after", "warn_of_skipping"]
+__all__ = ["VERSION", "Range", "Resume", "State", "check_rank", "check_workers", "damaged", "describe", "fingerprint"]
+__all__ += ["misfit", "misfit_of_kind", "read", "resume_in", "taken_by", "turn_after", "warn_of_skipping"]
 
 State: TypeAlias = dict[str, Any]
 Range: TypeAlias = tuple[int, int]
@@ -126,18 +126,12 @@ def read(loader: Any, state: Mapping[str, Any], raw: State, *, strict: bool) -> 
             _check_streams(resume)
         told = {"seed": state["seed"], **state["fingerprint"]}
     except Exception as error:
-        raise StateError(
-            f"this state is damaged ({type(error).__qualname__}: {error}): load one that is as state_dict() gave it"
-        ) from error
+        raise damaged(error) from error
     if (told["seed"] is None) != (loader._seeding is None):
         raise misfit_of_kind(f"seed is {_seed_of(loader)!r}, but {told['seed']!r} in the state")
     if strict:
         now = {"seed": _seed_of(loader), **(fingerprint(loader) if resume.in_epoch else {})}
-        differences = [
-            f"{name} is {value!r}, but {told.get(name)!r} in the state"
-            for name, value in now.items()
-            if value != told.get(name)
-        ]
+        differences = [*_differences(now, told)]
         if differences:
             raise misfit(differences)
     unit = _unit_of(loader)
@@ -145,6 +139,15 @@ def read(loader: Any, state: Mapping[str, Any], raw: State, *, strict: bool) -> 
         other = "samples" if unit == "batches" else "batches"
         raise misfit_of_kind(f"its places are counted in {unit}, but in {other} in the state")
     return resume
+
+
+def _differences(now: Mapping[str, Any], told: Mapping[str, Any], of: str = "") -> Iterator[str]:
+    for name, value in now.items():
+        other = told.get(name)
+        if value != other and isinstance(value, dict) and isinstance(other, dict):
+            yield from _differences(cast("State", value), cast("State", other), f"{of}{name}'s ")
+        elif value != other:
+            yield f"{of}{name} is {value!r}, but {other!r} in the state"
 
 
 def _unit_of(loader: Any) -> str:
@@ -181,6 +184,18 @@ def misfit(differences: list[str]) -> StateError:
         f"this state does not fit this loader: {'; '.join(differences)}. Its order would be another one. If that is "
         "wanted, load it with strict=False: the epoch goes on at the same place of the new order"
     )
+
+
+def damaged(error: Exception) -> StateError:
+    """The error for what cannot be read."""
+    return StateError(
+        f"this state is damaged ({type(error).__qualname__}: {error}): load one that is as state_dict() gave it"
+    )
+
+
+def taken_by(front: str) -> StateError:
+    """The error for a state of the other front."""
+    return StateError(f"this state was taken by {front}, whose states no other class opens: load it into one of those")
 
 
 def misfit_of_kind(difference: str) -> StateError:
@@ -228,8 +243,8 @@ def _truth(value: Any) -> bool:
 
 def _ranges(told: Any) -> tuple[Range, ...]:
     ranges = tuple((_count(first), _count(last)) for first, last in told)
-    borders = [border for each in ranges for border in each]
-    if any(first >= last for first, last in pairwise(borders)):
+    disjoint = all(one[1] <= other[0] for one, other in pairwise(ranges))
+    if not disjoint or any(first >= last for first, last in ranges):
         fault = f"{told!r:.200} are no ranges in order"
         raise ValueError(fault)
     return ranges

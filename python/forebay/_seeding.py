@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from forebay._ranks import resolve_rank
 from forebay._seeded import SeededSampler
 from forebay._seeds import checked_epoch, checked_seed
+from forebay._sharded import ShardSampler
 from forebay._share import Share, Uneven
 from forebay._stateful import is_stateful
 from forebay.dataset import is_stream
@@ -15,7 +16,7 @@ from forebay.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SAMPLER_MODULES", "Seeding", "announce", "checked_seeding", "cuts_evenly", "draws_at_once"]
+__all__ = ["SAMPLER_MODULES", "Seeding", "announce", "checked_seeding", "cuts_evenly", "draws_at_once", "epoch_of"]
 __all__ += ["index_sampler_of", "members", "shares_rows"]
 
 _DEEPEST = 8
@@ -146,10 +147,11 @@ def cuts_evenly(batch_sampler: Any) -> bool:
 
 
 def _epochs_of(loader: Any) -> list[int | None]:
-    return [_epoch_of(sampler) for sampler in members(index_sampler_of(loader))]
+    return [epoch_of(sampler) for sampler in members(index_sampler_of(loader))]
 
 
-def _epoch_of(sampler: Any) -> int | None:
+def epoch_of(sampler: Any) -> int | None:
+    """The epoch that a sampler was told, or is at."""
     epoch = getattr(sampler, "epoch", None)
     return epoch if type(epoch) is int and epoch >= 0 else None
 
@@ -174,8 +176,8 @@ def checked_seeding(
     if uneven not in get_args(Uneven):
         raise ConfigError(f"uneven option should be 'keep', 'pad' or 'drop', but got uneven={uneven!r}")
     if seed is None:
-        for name, value in {"rank": rank, "world": world}.items():
-            if value is not None:
+        for name, value in {"rank": rank, "world": world, "uneven": uneven}.items():
+            if value not in (None, "keep"):
                 raise ConfigError(
                     f"{name}={value!r} needs a seed: without one every rank would draw an order of its own; pass the "
                     "same seed=... on all ranks, or a DistributedSampler"
@@ -186,12 +188,12 @@ def checked_seeding(
         raise ConfigError(
             f"seed={seed} and a generator exclude each other: with a seed, order and randomness come from it alone"
         )
-    _check_ranks(rank, world, batch_sampler, stream=stream)
+    _check_ranks(rank, world, sampler, batch_sampler, stream=stream)
     makes_order = sampler is None and batch_sampler is None and not stream
     return Seeding(seed, rank, world, uneven, makes_order, prefetch_factor)
 
 
-def _check_ranks(rank: Any, world: Any, batch_sampler: Any, *, stream: bool) -> None:
+def _check_ranks(rank: Any, world: Any, sampler: Any, batch_sampler: Any, *, stream: bool) -> None:
     if rank is None and world is None:
         return
     if stream:
@@ -205,3 +207,8 @@ def _check_ranks(rank: Any, world: Any, batch_sampler: Any, *, stream: bool) -> 
             "pass a sampler and a batch_size"
         )
     resolve_rank(rank, world)
+    if any(hasattr(each, "num_replicas") or isinstance(each, ShardSampler) for each in members(sampler)):
+        raise ConfigError(
+            f"rank={rank!r}, world={world!r}: {type(sampler).__name__} deals its indices to ranks already, and each "
+            "rank would get a share of its share; leave out rank and world, or pass another sampler"
+        )

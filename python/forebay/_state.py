@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 from forebay import _resume
 from forebay._cursor import Cursor
 from forebay._drawn import DrawnEpoch, Streams
-from forebay._resume import VERSION, Resume, State, check_workers, resume_in, warn_of_skipping
+from forebay._resume import VERSION, Resume, State, check_workers, resume_in, taken_by, warn_of_skipping
 from forebay._seeding import announce, index_sampler_of
 from forebay._seeds import checked_epoch
 from forebay.errors import StateError
@@ -102,6 +102,8 @@ def loaded(loader: Any, state: Any, *, strict: bool) -> Resume:
         StateError: it is no state, damaged, of a later version, or of another kind of loader.
     """
     found: Mapping[str, Any] = cast("Mapping[str, Any]", state) if isinstance(state, Mapping) else {}
+    if "forebay" in found:
+        raise taken_by("forebay.torch.DataLoader")
     version = found.get("version")
     if type(version) is not int or version < 1:
         raise StateError(f"this is not the state of a loader, as state_dict() gives it: {state!r:.200}")
@@ -112,6 +114,7 @@ def loaded(loader: Any, state: Any, *, strict: bool) -> Resume:
         )
     resume = _resume.read(loader, found, copy.deepcopy(dict(found)), strict=strict)
     if loader._seeding is None:
+        Streams(loader).check(resume.order)
         loader._next_epoch = resume.epoch
     else:
         loader._seeding.announce(loader, resume.epoch)

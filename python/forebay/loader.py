@@ -254,7 +254,7 @@ class DataLoader:
         Raises:
             StateError: the state is damaged, or of another kind of loader; the text says what differs.
         """
-        if state_dict:
+        if state_dict != {}:
             self._resume = loaded(self, state_dict, strict=strict)
 
     def _new_tally(self) -> StreamTally:

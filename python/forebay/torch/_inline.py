@@ -93,7 +93,7 @@ class InlineIterator(_SingleProcessDataLoaderIter):
     def _go_on(self, resume: Resume) -> None:
         """Brings a new stream to where it stood."""
         fetcher: Any = self._dataset_fetcher
-        (held,) = resume.held
+        (held,) = resume.held or [{"batches": resume.position}]
         if "dataset" in held or "iterator" in held:
             restore_iterator(fetcher.dataset_iter, held)
             fetcher.ended = bool(held.get("ended"))

@@ -12,7 +12,7 @@ from forebay._inline import InlineBench
 from forebay._resume import Resume, State, check_workers, warn_of_skipping
 from forebay._sample_seeds import lent_streams
 from forebay.torch._gather import gather_places
-from forebay.torch._state import KEY, state_of_epoch
+from forebay.torch._state import DELIVERED, KEY, state_of_epoch
 
 if TYPE_CHECKING:
     from forebay._seeding import Seeding
@@ -124,7 +124,7 @@ class SeededFetcher:
 
 
 def _delivered(resume: Resume) -> int:
-    counted: int = resume.state[KEY]["delivered"]
+    counted: int = min(resume.state[DELIVERED], resume.state[KEY]["delivered"])
     return counted
 
 

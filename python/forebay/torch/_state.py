@@ -120,9 +120,7 @@ def loaded(loader: Any, state: Any, *, strict: bool = True) -> Resume | _resume.
     try:
         resume = _read(state, ours)
     except Exception as error:
-        raise StateError(
-            f"this state is damaged ({type(error).__qualname__}: {error}): load one that is as state_dict() gave it"
-        ) from error
+        raise _resume.damaged(error) from error
     _check_generators(loader, resume)
     if resume.in_epoch and strict:
         _check_portrait(loader, resume.portrait)
@@ -133,12 +131,22 @@ def _loaded_with_seed(loader: Any, seeding: Seeding, state: State, ours: State, 
     if ours.get("seed") is None:
         raise _resume.misfit_of_kind(f"seed is {seeding.seed}, but None in the state")
     resume = _resume.read(loader, ours, copy.deepcopy(dict(state)), strict=strict)
+    try:
+        delivered, step, finished = _count(ours["delivered"]), _count(ours["step"]), bool(state[FINISHED])
+        back = max(0, delivered - _count(state[DELIVERED]))
+    except Exception as error:
+        raise _resume.damaged(error) from error
+    if resume.in_epoch and finished:  # Accelerate says so, which is a batch ahead of the program
+        resume = replace(resume, epoch=resume.epoch + 1, in_epoch=False, held=[])
     seeding.announce(loader, resume.epoch)
-    if not resume.in_epoch or resume.held:
+    if not resume.in_epoch or not back:
         return resume
     # Accelerate takes batches ahead of the program and sets the counts back by them.
-    back = max(0, _count(ours["delivered"]) - _count(state[DELIVERED])) * _count(ours["step"])
-    return replace(resume, start=max(0, resume.start - back))
+    if resume.held:
+        held = _streams_at(resume.batches - back, resume.batches, resume.held)
+        return resume if held is resume.held else replace(resume, batches=resume.batches - back, held=held)
+    passed = tuple((first + back * step, last + back * step) for first, last in resume.passed)
+    return replace(resume, start=max(0, resume.start - back * step), passed=passed)
 
 
 def state_of_epoch(delivered: int, finished: bool, ours: State, step: int) -> State:
@@ -168,19 +176,24 @@ def check_no_resume(loader: Any) -> None:
 
 
 def _with_streams(resume: Resume) -> Resume:
-    """Where streams go on if somebody changed the position: one that tells nothing can be read up to any."""
     delivered = sum(held.get("batches", 0) for held in resume.held)
     if not resume.in_epoch or delivered == resume.position:
         return resume
-    if len(resume.held) == 1 and not {"dataset", "iterator"} & resume.held[0].keys():
-        return replace(resume, held=[{"batches": resume.position}])
+    held = _streams_at(resume.position, delivered, resume.held)
+    return replace(resume, held=held, position=delivered if held is resume.held else resume.position)
+
+
+def _streams_at(position: int, delivered: int, held: list[Held]) -> list[Held]:
+    """Where streams go on if somebody changed the position: one that tells nothing can be read up to any."""
+    if len(held) == 1 and not {"dataset", "iterator"} & held[0].keys():
+        return [{"batches": position}]
     warnings.warn(
-        f"this state was changed to go on after {resume.position} batches, but what it has of its streams is as of "
+        f"this state was changed to go on after {position} batches, but what it has of its streams is as of "
         f"{delivered}: it goes on after {delivered}",
         StateWarning,
         stacklevel=users_level(),
     )
-    return replace(resume, position=delivered)
+    return held
 
 
 def _own_part(state: Any) -> State:
@@ -192,6 +205,8 @@ def _own_part(state: Any) -> State:
             "this state was taken by torchdata's StatefulDataLoader, which Forebay cannot open: finish that epoch with "
             "the loader that took the state, or begin a new one without it"
         )
+    if ours is None and "version" in state and "fingerprint" in state:
+        raise _resume.taken_by("forebay.DataLoader")
     if not isinstance(ours, Mapping):
         raise StateError(f"this is not the state of a loader: it has the keys {sorted(map(str, state))[:8]}")
     version = ours.get("version")
@@ -217,6 +232,14 @@ def _read(state: Mapping[str, Any], ours: State) -> Resume:
     ahead = tuple(_count(number) for number in ours.get("ahead", ()))
     finished = bool(state[FINISHED])
     in_epoch = bool(ours["in_epoch"]) and not finished
+    num_workers, held = _count(ours["num_workers"]), [dict(each) for each in ours.get("workers") or ()]
+    if len(held) not in (0, max(1, num_workers)):
+        fault = f"{len(held)} of {num_workers} workers told something"
+        raise ValueError(fault)
+    for name in (SAMPLER, SAMPLER_ITERATOR):
+        if state.get(name) is not None and not isinstance(state[name], Mapping):
+            fault = f"{name} is {state[name]!r:.200}"
+            raise ValueError(fault)
     return Resume(
         state=copy.deepcopy(dict(state)),
         in_epoch=in_epoch,
@@ -224,9 +247,9 @@ def _read(state: Mapping[str, Any], ours: State) -> Resume:
         ahead=ahead,
         base_seed=None if ours.get("base_seed") is None else int(ours["base_seed"]),
         order=decoded_order(ours["order"]),
-        num_workers=_count(ours["num_workers"]),
+        num_workers=num_workers,
         last_worker=None if ours.get("last_worker") is None else _count(ours["last_worker"]),
-        held=[dict(held) for held in ours.get("workers") or ()],
+        held=[each | {"batches": _count(each["batches"])} if "batches" in each else each for each in held],
         portrait=dict(ours["loader"]) if in_epoch else {},
     )
 

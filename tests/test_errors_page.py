@@ -30,7 +30,7 @@ import forebay
 import forebay.sampler
 import forebay.torch
 from forebay import _descriptors, _fallback, _report, _run, errors
-from support import Front, Gate, Numbers, SlowFirst, Wire, front_named, identity, in_child, journey_of
+from support import Front, Gate, Numbers, SlowFirst, Wire, front_named, generator, identity, in_child, journey_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "errors.md"
@@ -211,6 +211,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "batch size 0": {"batch_size": 0},
     "drop_last of a wrong type": {"drop_last": "yes"},
     "shuffle of nothing": {"dataset": [], "shuffle": True},
+    "a negative seed of a loader": {"seed": -1},
+    "rank without a seed": {"rank": 0, "world": 2},
+    "uneven in other words": {"seed": 7, "uneven": "Pad"},
+    "rank without world": {"seed": 7, "rank": 0},
+    "rank outside of world": {"seed": 7, "rank": 4, "world": 4},
+    "world of nobody": {"seed": 7, "rank": 0, "world": 0},
+    "ranks of a stream": {"dataset": Stream(), "seed": 7, "rank": 0, "world": 2},
+    "ranks of batches": {"batch_sampler": [[0]], "seed": 7, "rank": 0, "world": 2},
+    "ranks of a share": {"sampler": forebay.sampler.ShardSampler(3, rank=0, world=2), "seed": 7, "rank": 0, "world": 2},
 }
 for _name, _options in OPTIONS.items():
     CASES[_name] = raised(option(**_options))
@@ -233,6 +242,10 @@ CASES |= {
     "timeout nan": raised(option(timeout=float("nan")), NUMPY),
     "timeout without workers": raised(epoch([1], timeout=1, num_workers=0), NUMPY),
     "a negative seed": raised(option(generator=-1), NUMPY),
+    "a seed and a generator": raised(lambda front: front.DataLoader([1], seed=7, generator=generator(front, 3))),
+    "an epoch of a loader": raised(lambda front: front.DataLoader([1], seed=7).set_epoch(-1)),
+    "an epoch without a seed": raised(lambda front: front.DataLoader([1]).set_epoch(1), TORCH),
+    "timeout with a seed": raised(epoch([1], timeout=1, num_workers=0, seed=7), TORCH),
     "a tiny budget": raised(epoch([1], memory_budget=1)),
     "too far ahead": raised(epoch([1], prefetch_factor=100_000)),
     "farther than can be counted": raised(epoch([1], prefetch_factor=2**40)),
@@ -400,15 +413,15 @@ def _loading_into_a_sampler(change: Callable[[Any], Any]) -> Case:
 
 
 def _among_ranks(**variables: str) -> Case:
-    def act(_: Front) -> None:
+    def act(front: Front) -> None:
         with pytest.MonkeyPatch.context() as patch:
             for name in ("RANK", "WORLD_SIZE"):
                 patch.delenv(name, raising=False)
             for name, text in variables.items():
                 patch.setenv(name, text)
-            forebay.sampler.ShardSampler(3)
+            iter(front.DataLoader([1], seed=7))
 
-    return raised(act, NUMPY)
+    return raised(act)
 
 
 CASES |= {
@@ -672,6 +685,37 @@ def loading(change: Callable[[Any], Any]) -> Case:
     )
 
 
+def loading_with_seed(change: Callable[[Any], Any], **options: Any) -> Case:
+    """The same, with a seed."""
+
+    def act(front: Front) -> None:
+        state = change(_taken(front.DataLoader([1, 2], seed=7)))
+        front.DataLoader([1, 2], **({"seed": 7} | options)).load_state_dict(state)
+
+    return raised(act)
+
+
+def _changed(state: Any, **parts: Any) -> Any:
+    return state | {"forebay": state["forebay"] | parts} if "forebay" in state else state | parts
+
+
+def _of_the_other(front: Front) -> None:
+    other = front_named("torch" if front.name == "numpy" else "numpy")
+    front.DataLoader([1, 2], seed=7).load_state_dict(_taken(other.DataLoader([1, 2], seed=7)))
+
+
+def _on_another_rank(front: Front) -> None:
+    ranks = [front.DataLoader([1, 2], seed=7, rank=rank, world=2, in_order=False) for rank in range(2)]
+    ranks[1].load_state_dict(_taken(ranks[0]))
+    iter(ranks[1])
+
+
+def _in_another_epoch(front: Front) -> None:
+    loader = front.DataLoader([1, 2], seed=7)
+    loader.load_state_dict(_taken(front.DataLoader([1, 2], seed=7)))
+    loader.set_epoch(3)
+
+
 def resuming(taken: Any, other: Any = None, **options: Any) -> Callable[[Front], object]:
     """The state of a loader over one dataset, in another loader."""
 
@@ -709,7 +753,15 @@ CASES |= {
     "another object's state": loading(lambda _: {"weight": 1}),
     "a damaged state": loading(lambda state: state | {"_num_yielded": -1}),
     "a damaged version": loading(lambda state: state | {"forebay": {"version": "one"}}),
-    "a later version": loading(lambda state: state | {"forebay": {"version": 2}}),
+    "a later version": loading(lambda state: state | {"forebay": {"version": 99}}),
+    "no state": raised(lambda front: front.DataLoader([1]).load_state_dict({"weight": 1}), NUMPY),
+    "a later version of either front": loading_with_seed(lambda state: _changed(state, version=99)),
+    "a damaged state with a seed": loading_with_seed(lambda state: _changed(state, epoch=-1)),
+    "a state of another order": loading_with_seed(lambda state: state, shuffle=True),
+    "a state with a seed for one without": loading_with_seed(lambda state: state, seed=None),
+    "a state of the other front": raised(_of_the_other),
+    "a state of another rank": raised(_on_another_rank),
+    "a state of another epoch": warned(_in_another_epoch),
     "torchdata's state": loading(lambda state: {"_num_yielded": 1}),
     "an unserved state": raised(lambda front: front.DataLoader([1, 2]).load_state_dict(_unserved(front)), TORCH),
     "an unserved loader": raised(_resuming_unserved, TORCH),
@@ -720,10 +772,10 @@ CASES |= {
         ),
         TORCH,
     ),
-    "another number of workers": raised(resuming(TellingStream(), num_workers=2), TORCH),
-    "a state for nobody": raised(resuming(TellingStream(), Stream()), TORCH),
-    "a state that cannot be sent": raised(epoch(TellingTooMuch(1)), TORCH),
-    "a stream read again": warned(resuming(Stream()), TORCH),
+    "another number of workers": raised(resuming(TellingStream(), num_workers=2)),
+    "a state for nobody": raised(resuming(TellingStream(), Stream())),
+    "a state that cannot be sent": raised(epoch(TellingTooMuch(1))),
+    "a stream read again": warned(resuming(Stream())),
     "a stream that cannot go back": warned(_changed_stream, TORCH),
 }
 

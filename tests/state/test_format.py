@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from samplers import ALL, COUNT, DATA, OWN, seeded, through_json
 from torch.utils.data import RandomSampler, SubsetRandomSampler
 
 from forebay._cursor import Cursor
@@ -18,7 +19,6 @@ from forebay.errors import StateError
 from forebay.torch import DataLoader
 from forebay.torch._encoding import decoded_order, encoded_order
 from forebay.torch._order import Order, Streams
-from samplers import ALL, COUNT, DATA, OWN, seeded, through_json
 from support import values
 
 GOLDEN = Path(__file__).parent / "golden"

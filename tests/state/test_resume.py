@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from samplers import ALL, DATA, GLOBAL, OWN, Counting, OfTheEpoch, seeded, through_json
 from torch.utils.data import DistributedSampler, RandomSampler, TensorDataset
 
 from forebay.torch import DataLoader
-from samplers import ALL, DATA, GLOBAL, OWN, Counting, OfTheEpoch, seeded, through_json
 from support import Gate, SlowFirst, values
 
 EPOCHS = 3

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from samplers import seeded, through_json
 
 import forebay.torch
 from forebay.torch import DataLoader
-from samplers import seeded, through_json
 from support import values
 
 LIGHTNING = """

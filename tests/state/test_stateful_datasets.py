@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from samplers import through_json
 from torch.utils.data import IterableDataset, get_worker_info
 
 from forebay.errors import StateError, StateWarning, UnpicklableError
 from forebay.torch import DataLoader
-from samplers import through_json
 from support import values
 
 SAMPLES = 20

@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from samplers import ALL, DATA
 
 from forebay.torch import DataLoader
 from forebay.torch._state import VERSION
-from samplers import ALL, DATA
 from support import values
 
 HERE = Path(__file__).parent

@@ -142,6 +142,23 @@ def test_a_bulk_that_draws_has_the_numbers_of_samples_made_one_by_one(front: Fro
     assert shuffled == {row[0]: row[1:].tobytes() for row in one_by_one}
 
 
+class OneNormal(OnlyBulk):
+    """Draws what NumPy may have kept of a pair that it made before."""
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        return [np.random.standard_normal() for _ in indices]
+
+
+def test_a_number_that_numpy_has_kept_for_the_program_is_no_sample_s(front: Front) -> None:
+    found = []
+    for seed in range(2):
+        np.random.seed(seed)
+        np.random.standard_normal()
+        found.append([batch.item() for batch in of(front, OneNormal())])
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 23
+
+
 def test_a_bulk_that_draws_nothing_is_called_once_for_a_batch(front: Front) -> None:
     dataset = Bulk(draws=False)
     list(of(front, dataset, batch_size=4))

@@ -50,10 +50,9 @@ LIGHTNING = """
         def __init__(self):
             super().__init__()
             self.layer = torch.nn.Linear(1, 1)
-            self.seen = []
+            self.seen = {}
         def training_step(self, batch, _):
-            self.seen[self.current_epoch:] = [self.seen[self.current_epoch] if len(self.seen) > self.current_epoch else []]
-            self.seen[-1] += batch.tolist()
+            self.seen.setdefault(self.current_epoch, []).extend(batch.tolist())
             return self.layer(batch[:, None].float()).mean()
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=0.0)
@@ -67,7 +66,7 @@ LIGHTNING = """
         trainer.fit(model, DataLoader(DATA, batch_size=4, shuffle=True, seed=7, **options))
         loader = trainer.train_dataloader
         assert type(loader) is DataLoader and loader.seed == 7 and hasattr(loader, "set_epoch")
-        for epoch in model.seen:
+        for epoch in model.seen.values():
             ranks = together(epoch)
             assert sorted(ranks[0] + ranks[1]) == DATA, (own, ranks)
         assert model.seen[0] != model.seen[1]

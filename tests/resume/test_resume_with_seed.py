@@ -233,12 +233,12 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_state_of_another_order_is_refused_but_not_if_that_is_wanted(front: Front, kind: str) -> None:
     state, _ = after(front, 2)
-    other = loader_of(front, **KINDS[kind])
+    other = loader_of(front, **copy.deepcopy(KINDS[kind]))
     with pytest.raises(StateError, match=rf"does not fit this loader: .*{kind} is .*, but .* in the state"):
         other.load_state_dict(state)
-    whole = samples(loader_of(front, **KINDS[kind]))
+    whole = samples(loader_of(front, **copy.deepcopy(KINDS[kind])))
     assert samples(other) == whole, "nothing was loaded"
-    other = loader_of(front, **KINDS[kind])
+    other = loader_of(front, **copy.deepcopy(KINDS[kind]))
     other.load_state_dict(state, strict=False)
     assert samples(other) == whole[8:]
 
@@ -333,6 +333,7 @@ HUGE = 10**9
     ids=lambda sampler: type(sampler).__name__,
 )
 def test_a_state_is_under_a_kilobyte_and_resumes_at_once_at_any_length(front: Front, sampler: Any) -> None:
+    sampler = copy.deepcopy(sampler)  # which epoch it is at is its own
     options = {"dataset": range(HUGE), "sampler": sampler, "shuffle": None, "collate_fn": list, "batch_size": 256}
     loader = loader_of(front, **options)
     next(iter(loader))

@@ -97,20 +97,22 @@ def test_a_loader_has_exactly_torchs_public_attributes_and_memory_budget() -> No
 
 def test_every_public_attribute_is_a_constructor_argument_and_the_reverse(front: Front) -> None:
     arguments = set(inspect.signature(front.DataLoader).parameters)
-    attributes = {name for name in vars(front.DataLoader([1])) if not name.startswith("_")}
+    attributes = {name for name in vars(front.DataLoader([1], seed=0)) if not name.startswith("_")}
     assert attributes <= arguments
     assert arguments - attributes <= {"shuffle", "multiprocessing_context"}
     assert isinstance(inspect.getattr_static(front.DataLoader, "multiprocessing_context"), property)
 
 
-def test_the_torch_fronts_arguments_are_torchs_in_torchs_order_and_memory_budget() -> None:
+def test_the_torch_fronts_arguments_are_torchs_in_torchs_order_and_then_forebays_own() -> None:
     def arguments(kind: Any) -> list[tuple[str, Any, Any]]:
         parameters = inspect.signature(kind).parameters.values()
         return [(parameter.name, parameter.kind, parameter.default) for parameter in parameters]
 
-    *ours, budget = arguments(forebay.torch.DataLoader)
-    assert ours == arguments(torch.utils.data.DataLoader)
-    assert budget == ("memory_budget", inspect.Parameter.KEYWORD_ONLY, None)
+    theirs, all_of_ours = arguments(torch.utils.data.DataLoader), arguments(forebay.torch.DataLoader)
+    assert all_of_ours[: len(theirs)] == theirs
+    named = {"memory_budget": None, "seed": None, "rank": None, "world": None, "uneven": "keep"}
+    own = [(name, inspect.Parameter.KEYWORD_ONLY, default) for name, default in named.items()]
+    assert all_of_ours[len(theirs) :] == own
 
 
 class Mine(forebay.torch.DataLoader):  # type: ignore[type-arg]

@@ -1,11 +1,11 @@
 //! The trainer's side of the journey.
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use forebay_engine::{EngineConfig, EngineError, Outcome, OutsideCrew, Turn, layout::Value};
+use forebay_shm::sync::{AtomicU64, Ordering};
 use forebay_shm::sys::{Woken, close_on_exec, watch_process};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
@@ -76,7 +76,7 @@ impl Engine {
             on_full,
             engine: Mutex::new(Some(engine)),
             last: Mutex::default(),
-            epoch: AtomicU64::default(),
+            epoch: AtomicU64::new(0),
         })
     }
 

@@ -801,6 +801,12 @@ def _without_engine(front: Front) -> None:
         list(front.DataLoader([1], num_workers=1))
 
 
+def _seeded_without_engine(front: Front) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("forebay._seeding.engine_is_missing", lambda: True)
+        front.DataLoader([1], seed=7)
+
+
 class WithIterators(torch.utils.data.DataLoader[int]):
     def _get_iterator(self) -> Any:
         return torch.utils.data.dataloader._MultiProcessingDataLoaderIter(self)
@@ -832,6 +838,7 @@ CASES |= {
     "not served": warned(_with_threads, TORCH),
     "iterators of its own": warned(_with_iterators, TORCH),
     "no engine": warned(_without_engine, NUMPY),
+    "no engine for a seed": raised(_seeded_without_engine),
 }
 
 # -- Notes

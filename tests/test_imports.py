@@ -165,6 +165,19 @@ print([list(kind([1], num_workers=0))[0].tolist() for kind in (forebay.DataLoade
     assert run(WITHOUT_ENGINE + code) == "[[1], [1]]"
 
 
+def test_without_the_engine_a_seed_is_refused_rather_than_forgotten() -> None:
+    code = """
+import forebay, forebay.torch
+for kind in (forebay.DataLoader, forebay.torch.DataLoader):
+    try:
+        kind([1], seed=7)
+    except forebay.errors.ConfigError as error:
+        print(error)
+"""
+    said = "seed=7 needs Forebay's engine, which does not serve this operating system: leave seed, rank and world out"
+    assert run(WITHOUT_ENGINE + code).splitlines() == [said] * 2
+
+
 def test_an_engine_that_is_broken_is_an_error_and_not_taken_for_a_missing_one() -> None:
     code = """
 import sys, types

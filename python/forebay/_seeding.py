@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, get_args
 
+from forebay._fallback import engine_is_missing
 from forebay._ranks import resolve_rank
 from forebay._seeded import SeededSampler
 from forebay._seeds import checked_epoch, checked_seed
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["SAMPLER_MODULES", "Seeding", "announce", "checked_seeding", "cuts_evenly", "draws_at_once", "epoch_of"]
-__all__ += ["index_sampler_of", "members", "shares_rows"]
+__all__ += ["index_sampler_of", "members", "not_without_engine", "shares_rows"]
 
 _DEEPEST = 8
 """Samplers around samplers; whoever has more is not looked into further."""
@@ -184,6 +185,8 @@ def checked_seeding(
                 )
         return None
     seed = checked_seed(seed)
+    if engine_is_missing():
+        raise not_without_engine(seed, "this operating system")
     if generator is not None:
         raise ConfigError(
             f"seed={seed} and a generator exclude each other: with a seed, order and randomness come from it alone"
@@ -191,6 +194,13 @@ def checked_seeding(
     _check_ranks(rank, world, sampler, batch_sampler, stream=stream)
     makes_order = sampler is None and batch_sampler is None and not stream
     return Seeding(seed, rank, world, uneven, makes_order, prefetch_factor)
+
+
+def not_without_engine(seed: int, what: str) -> ConfigError:
+    """The error where nobody keeps what a seed promises: every rank would silently have all samples, say."""
+    return ConfigError(
+        f"seed={seed} needs Forebay's engine, which does not serve {what}: leave seed, rank and world out"
+    )
 
 
 def _check_ranks(rank: Any, world: Any, sampler: Any, batch_sampler: Any, *, stream: bool) -> None:

@@ -312,6 +312,12 @@ def test_off_switches_everything_back(fresh: None, monkeypatch: pytest.MonkeyPat
             refuses()
 
 
+def test_torchs_own_iterator_serves_no_loader_with_a_seed_it_would_forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOREBAY", "off")
+    with pytest.raises(ConfigError, match="seed=7 needs Forebay's engine, which does not serve programs with FOREBAY"):
+        iter(forebay.torch.DataLoader([1], seed=7))
+
+
 # -- What was served
 
 

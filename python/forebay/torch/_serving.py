@@ -14,6 +14,7 @@ from forebay import _ledger
 from forebay._configuration import is_switched_on
 from forebay._fallback import engine_is_missing, say_once
 from forebay._option_types import check_attributes, check_sources
+from forebay._seeding import not_without_engine
 
 __all__ = ["fall_back", "iterator_of"]
 
@@ -22,12 +23,18 @@ _FIRST_UNTESTED_TORCH = (2, 16)
 
 
 def iterator_of(loader: torch.utils.data.DataLoader[Any]) -> _BaseDataLoaderIter | None:
-    """Forebay's iterator for `loader`, or None where torch's own has to serve; that is said once."""
+    """Forebay's iterator for `loader`, or None where torch's own has to serve; that is said once.
+
+    Raises:
+        ConfigError: torch's own would have to serve a loader with a seed.
+    """
     if not is_switched_on("FOREBAY"):
+        _check_no_seed(loader, "programs with FOREBAY=off")
         _ledger.switch_off(loader)
         return None
     reason = _not_served(loader)
     if reason is not None:
+        _check_no_seed(loader, reason)
         fall_back(loader, reason)
         return None
     iterator = _iterator_of(loader)
@@ -40,6 +47,12 @@ def fall_back(loader: torch.utils.data.DataLoader[Any], reason: str) -> None:
     _ledger.fall_back(loader, reason)
     if loader.num_workers > 0:
         say_once(f"forebay.torch.DataLoader does not serve {reason} yet: torch's own iterator does")
+
+
+def _check_no_seed(loader: Any, what: str) -> None:
+    seeding = getattr(loader, "_seeding", None)
+    if seeding is not None:
+        raise not_without_engine(seeding.seed, what)
 
 
 def _iterator_of(loader: torch.utils.data.DataLoader[Any]) -> _BaseDataLoaderIter:

@@ -244,6 +244,7 @@ class Journey:
         self._held.clear()
         self._ahead.clear()
         self._undelivered = 0
+        self._indices = None  # if waiting fails, what is left of the epoch before does not go on with holes
         if first_worker != self._first_worker or self._next_step > self._first_step:
             self._run(lambda: self._engine.restart(self._timeout, first_worker))
         self._first_worker = first_worker

@@ -1,5 +1,7 @@
 """What a loader with a seed adds to an ordinary one: its epochs' numbers, the order that it makes, its rank's share."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, get_args
@@ -60,6 +62,8 @@ class Seeding:
     next_epoch: int = 0
     _said: list[int | None] = field(default_factory=list[int | None], repr=False)
     """The epochs of the loader's samplers when it last knew of them."""
+    _entered: int | None = field(default=None, repr=False)
+    """While an epoch is being begun, its number."""
 
     def share(self, length: int, start: int = 0) -> Share:
         """The share of an order that falls to this rank. The ranks are asked for anew with every epoch."""
@@ -71,6 +75,17 @@ class Seeding:
         if not self.makes_order and self.rank is None and self.world is None:
             return 0, 1
         return resolve_rank(self.rank, self.world)
+
+    @contextmanager
+    def beginning(self) -> Generator[None]:
+        """Held while an epoch is being begun: if that fails, the next one to begin is the same."""
+        self._entered = None
+        try:
+            yield
+        except BaseException:
+            if self._entered is not None:
+                self.next_epoch = self._entered
+            raise
 
     def begin(self, loader: Any) -> int:
         """The number of the epoch that begins now. Its samplers and the dataset learn it.
@@ -84,6 +99,7 @@ class Seeding:
 
     def enter(self, loader: Any, epoch: int) -> None:
         """Begins this epoch."""
+        self._entered = epoch
         self.announce(loader, epoch)
         self.next_epoch = epoch + 1
         index_sampler = index_sampler_of(loader)

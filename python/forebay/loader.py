@@ -3,6 +3,7 @@
 import copy
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -187,7 +188,16 @@ class DataLoader:
         return length // self.batch_size if self.drop_last else -(-length // self.batch_size)
 
     def __iter__(self) -> "Iterator[Any]":
-        """Begins an epoch."""
+        """Begins an epoch. If that raises, the next call begins the same one."""
+        resume = self._resume
+        try:
+            with nullcontext() if self._seeding is None else self._seeding.beginning():
+                return self._begin()
+        except BaseException:
+            self._resume = resume
+            raise
+
+    def _begin(self) -> "Iterator[Any]":
         if self.num_workers == 0:
             return _InlineIterator(self, self._new_tally())
         if engine_is_missing():

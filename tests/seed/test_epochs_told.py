@@ -1,6 +1,9 @@
 """Who learns the number of the epoch, and when; and what else in a worker is a function of the seed."""
 
 import random
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +12,7 @@ import torch
 from drawing import FEATURES, Drawing, drawn
 
 import forebay
-from forebay.errors import ConfigError
+from forebay.errors import ConfigError, LoaderTimeout
 from support import Front, front_named, until
 
 SEED = 7
@@ -227,3 +230,47 @@ def test_what_worker_init_fn_draws_does_not_show_in_samples(front: Front) -> Non
 def test_drawing_has_a_draw_of_each_generator() -> None:
     assert len(drawn(0)) == FEATURES
     assert (drawn(0)[1:] != 0).all()
+
+
+class Waiting(Drawing):
+    """In epoch 0, the last sample waits for a file."""
+
+    def __init__(self, gate: Path) -> None:
+        super().__init__(8)
+        self.gate = gate
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> Any:
+        while self.epoch == 0 and index == 7 and not self.gate.exists():
+            time.sleep(0.01)
+        return np.array([self.epoch, index])
+
+
+def test_an_epoch_that_could_not_begin_in_time_is_begun_by_the_next_call(front: Front, tmp_path: Path) -> None:
+    dataset = Waiting(tmp_path / "gate")
+    with of(front, dataset, num_workers=2, persistent_workers=True, timeout=0.1) as loader:
+        abandoned = iter(loader)
+        next(abandoned)
+        for _ in range(2):
+            with pytest.raises(LoaderTimeout):
+                iter(loader)
+        dataset.gate.touch()
+        assert list(abandoned) == [], "what was being made of it is not wanted any more"
+        assert rows(loader) == [[1, index] for index in range(8)]
+
+
+def test_an_epoch_whose_workers_could_not_start_is_begun_by_the_next_call(front: Front) -> None:
+    dataset: Any = Told()
+    first = of(front, Told(), batch_size=4)
+    next(iter(first))
+    for state in ({}, first.state_dict()):
+        loader = of(front, dataset, batch_size=4, num_workers=1, multiprocessing_context="spawn")
+        loader.load_state_dict(state)
+        dataset.lock = threading.Lock()
+        with pytest.raises(TypeError, match="cannot pickle"):
+            iter(loader)
+        del dataset.lock
+        with loader:
+            assert rows(loader) == [[0, 0, 0]] * (4 if state else 8)

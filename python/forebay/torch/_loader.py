@@ -3,6 +3,7 @@
 import copy
 import weakref
 from collections.abc import Callable, Iterable, Sized
+from contextlib import nullcontext
 from multiprocessing.context import BaseContext
 from typing import Any, Self, TypeVar, cast
 
@@ -144,12 +145,16 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
             )
 
     def __iter__(self) -> Any:
-        """Begins an epoch. Persistent workers that were closed, or of which one died, are replaced by new ones."""
+        """Begins an epoch. Persistent workers that were closed, or of which one died, are replaced by new ones.
+
+        With a seed: if this raises, the next call begins the same epoch.
+        """
         resumes = getattr(self, "_resume", None) is not None
         iterator = getattr(self, "_iterator", None)  # some delete the attribute, to end the workers
         if iterator is not None and (resumes or getattr(iterator, "ended", False)):
             self._iterator = None
-        return StockDataLoader.__iter__(self)
+        with nullcontext() if self._seeding is None else self._seeding.beginning():
+            return StockDataLoader.__iter__(self)
 
     def _get_iterator(self) -> _BaseDataLoaderIter:
         iterator = iterator_of(self)

@@ -3,7 +3,7 @@
 Used by workers, and by loaders without any. The rules are PyTorch's.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -59,8 +59,8 @@ class MapFetcher:
         if not self._auto_collation:
             return self.fetch_row(indices)
         bulk = self._fetch_all
-        if bulk is not None and len(indices):
-            seeds.set(indices[0])
+        if bulk is not None and isinstance(indices, Sized) and len(indices):
+            seeds.set(_first_of(indices))
             samples, drawn = seeds.draws(lambda: bulk(indices))
             if not drawn:
                 return samples
@@ -87,7 +87,12 @@ class MapFetcher:
     def seed_collate(self, indices: Any) -> None:
         """Called before a batch is collated by a function that may draw."""
         if self._seeds is not None:
-            self._seeds.set_for_collate(indices[0] if self._auto_collation and len(indices) else indices)
+            self._seeds.set_for_collate(_first_of(indices) if self._auto_collation else indices)
+
+
+def _first_of(indices: Iterable[Any]) -> Any:
+    """The index that a batch begins with, which may be of any kind; None if there is none (any more)."""
+    return next(iter(indices), None)
 
 
 class StreamFetcher:

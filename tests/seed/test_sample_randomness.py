@@ -262,6 +262,15 @@ def draws_at(front: Front, index: Any, **options: Any) -> bytes:
     return row[1:].tobytes()
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", [tuple, dict.fromkeys, set, iter], ids=["tuple", "dict", "set", "iterator"])
+def test_whatever_can_be_iterated_over_is_a_batch(front: Front, kind: Callable[[list[int]], Any], workers: int) -> None:
+    batches = [[1, 2], [3, 4]]
+    plain = samples(of(front, Drawing(), batch_sampler=batches))
+    others = samples(of(front, Drawing(), batch_sampler=[kind(batch) for batch in batches], num_workers=workers))
+    assert np.array_equal(plain, others)
+
+
 def test_integers_of_any_type_are_the_same_index(front: Front) -> None:
     same = {draws_at(front, index) for index in (5, np.int64(5), np.uint8(5), torch.tensor(5))}
     assert len(same) == 1

@@ -63,3 +63,12 @@ def test_wrapping_a_loader_of_torchs_adds_no_seed_and_one_of_ours_loses_none() -
 def test_the_smallest_and_the_largest_seed_are_seeds(front: Front, seed: int) -> None:
     loader = front.DataLoader(DATA, shuffle=True, seed=seed)
     assert sorted(values(loader)) == [[number] for number in DATA]
+
+
+def test_a_program_can_give_a_loader_a_set_epoch_of_its_own_as_torchs() -> None:
+    told: list[int] = []
+    for seed in (None, 7):
+        loader: Any = forebay.torch.DataLoader(range(4), seed=seed)
+        loader.set_epoch = told.append
+        loader.set_epoch(3)
+    assert told == [3, 3]

@@ -28,6 +28,23 @@ __all__ = ["DataLoader"]
 _T_co = TypeVar("_T_co", covariant=True)
 
 
+class _SetEpoch:
+    """The method `set_epoch` of a loader with a seed. Others have none, as torch's have none: libraries look for it.
+
+    No property, so that a program can put a method of its own in its place.
+    """
+
+    def __get__(self, loader: Any, _kind: type) -> Callable[[int], None]:
+        if loader is None or loader._seeding is None:  # asked of the class, or of a loader without a seed
+            raise AttributeError(
+                "a loader without a seed has no set_epoch: pass seed=..., or call set_epoch of a DistributedSampler",
+                name="set_epoch",
+                obj=loader,
+            )
+        set_epoch: Callable[[int], None] = loader._set_epoch
+        return set_epoch
+
+
 class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
     """`torch.utils.data.DataLoader`: the same arguments, the same batches, handed over without copies.
 
@@ -177,12 +194,12 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
 
         return length_of_epoch(self)
 
-    @property
-    def set_epoch(self) -> Callable[[int], None]:
-        """With a seed, `loader.set_epoch(n)` says which epoch the next `iter()` begins, from 0.
+    set_epoch = _SetEpoch()
 
-        Without it, every `iter()` is the next epoch. Samplers and dataset learn the number by their own `set_epoch`.
-        A loader without a seed has no such method, as torch's has none: libraries look for it.
+    def _set_epoch(self, epoch: int) -> None:
+        """Says which epoch the next `iter()` begins, from 0. Samplers and dataset learn it by their own `set_epoch`.
+
+        Without it, every `iter()` is the next epoch.
 
         Example:
             >>> loader = DataLoader(range(6), batch_size=6, shuffle=True, seed=7)
@@ -191,15 +208,6 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
             >>> bool((next(iter(loader)) == second).all())
             True
         """
-        if self._seeding is None:
-            raise AttributeError(
-                "a loader without a seed has no set_epoch: pass seed=..., or call set_epoch of a DistributedSampler",
-                name="set_epoch",
-                obj=self,
-            )
-        return self._set_epoch
-
-    def _set_epoch(self, epoch: int) -> None:
         if self._seeding is not None:
             self._resume = resume_in(epoch, self._resume)
             self._seeding.announce(self, epoch)

@@ -6,7 +6,7 @@ other ranks and cut into batches of another size.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -132,10 +132,18 @@ class Course:
         """The dataset needs no fetcher to be asked for its state."""
 
     def batches(self) -> Iterator[Any]:
-        """The indices of the batches: arrays, lists, or without automatic batching single ones."""
+        """The indices of the batches: arrays, lists, or without automatic batching single ones.
+
+        Somebody else's sampler is asked for the first one now: later, it may have been told of another epoch.
+        """
         if self._order is not None:
-            yield from self._cut(self._order)
-            return
+            return self._cut(self._order)
+        drawn = self._drawn()
+        first = list(islice(drawn, 1))
+        return chain(first, drawn)
+
+    def _drawn(self) -> Iterator[Any]:
+        """Cuts what somebody else's sampler gives into batches, or takes its own."""
         streams = SamplerStreams(self.seed, self.epoch)
         with streams.lent():
             dealt = self._dealt(iter(self._sampler))

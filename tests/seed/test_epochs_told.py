@@ -274,3 +274,17 @@ def test_an_epoch_whose_workers_could_not_start_is_begun_by_the_next_call(front:
         del dataset.lock
         with loader:
             assert rows(loader) == [[0, 0, 0]] * (4 if state else 8)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_epochs_that_begin_together_have_the_orders_that_they_have_in_turn(front: Front, workers: int) -> None:
+    def loader() -> Any:
+        sampler = torch.utils.data.DistributedSampler(range(8), 1, 0)  # type: ignore[arg-type, var-annotated]
+        return of(front, range(8), sampler=sampler, num_workers=workers)
+
+    in_turn, together = loader(), loader()
+    first, second = ([batch.item() for batch in in_turn] for _ in range(2))
+    assert first != second
+    assert [(one.item(), other.item()) for one, other in zip(together, together, strict=True)] == [
+        *zip(first, second, strict=True)
+    ]

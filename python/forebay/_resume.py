@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, cast
 from forebay._callers import users_level
 from forebay._cursor import Cursor, Standing
 from forebay._seeding import cuts_evenly, index_sampler_of
+from forebay._seeds import checked_epoch
 from forebay._stateful import Held, held_as, standing_of, tell, tell_of
 from forebay.dataset import is_stream
 from forebay.errors import StateError, StateWarning
@@ -166,8 +167,12 @@ def _next_epoch(loader: Any) -> int:
 
 
 def resume_in(epoch: int, resume: Resume | None) -> Resume | None:
-    """What is left of a loaded state when somebody says that the next epoch is `epoch`."""
-    if resume is None or resume.epoch == epoch:
+    """What is left of a loaded state when somebody says that the next epoch is `epoch`.
+
+    Raises:
+        ConfigError: that is no number of an epoch.
+    """
+    if resume is None or resume.epoch == checked_epoch(epoch):
         return resume
     warnings.warn(
         f"a state of epoch {resume.epoch} was loaded, and then set_epoch({epoch}) called: the state is dropped, and "

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import forebay
-from forebay.errors import StateError, StateWarning
+from forebay.errors import ConfigError, StateError, StateWarning
 from support import Front, Gate, front_named
 
 COUNT = 23
@@ -209,6 +209,16 @@ def test_lengths_are_of_whole_epochs_and_torchs_count_goes_on() -> None:
         next(epoch)
         assert epoch._num_yielded == 3
         assert loader.state_dict()["_num_yielded"] == 3
+
+
+def test_a_state_outlives_a_set_epoch_that_is_refused(front: Front) -> None:
+    loader = front.DataLoader(range(8), batch_size=2, seed=7)
+    next(iter(loader))
+    again = front.DataLoader(range(8), batch_size=2, seed=7)
+    again.load_state_dict(loader.state_dict())
+    with pytest.raises(ConfigError):
+        again.set_epoch(-1)
+    assert [batch.tolist() for batch in again] == [[2, 3], [4, 5], [6, 7]]
 
 
 def test_a_loaded_state_is_told_until_its_epoch_begins_and_survives_copies(front: Front) -> None:

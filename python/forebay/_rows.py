@@ -4,7 +4,7 @@ from typing import Any, TypeAlias
 
 from forebay._engine import Worker
 from forebay._fetch import RowFetcher
-from forebay.errors import SharedMemoryError, UnpicklableError
+from forebay.errors import SharedMemoryError
 
 __all__ = ["make_rows"]
 
@@ -57,8 +57,8 @@ def _hand_in(worker: Worker, made: _Samples) -> list[_Samples] | None:
     """Gives what was made away, if others are still at it; else what the others made."""
     try:
         others = worker.hand_in((list(made), list(made.values())) if made else None)
-    except (UnpicklableError, SharedMemoryError) as error:
-        if isinstance(error, UnpicklableError):
+    except BaseException as error:  # noqa: BLE001 - the user's code may raise anything when it is pickled
+        if not isinstance(error, SharedMemoryError):
             worker.stop_helping()
         others = worker.hand_in(None)
     if others is None:

@@ -64,11 +64,17 @@ class Point(NamedTuple):
 class Locked:
     """Cannot be sent anywhere."""
 
+    error: type[BaseException] = TypeError
+
     def __init__(self, number: int) -> None:
         self.number = number
 
     def __reduce__(self) -> Any:
-        raise TypeError("locked")
+        raise self.error("locked")
+
+
+class Bolted(Locked):
+    error = SystemExit
 
 
 def numbers_of(samples: list[Locked]) -> Any:
@@ -104,12 +110,13 @@ def test_batches_are_those_that_one_worker_makes(
         assert_same(mine, theirs)
 
 
+@pytest.mark.parametrize("kind", [Locked, Bolted])
 def test_samples_that_cannot_travel_are_made_again_by_who_makes_the_batch(
-    sharing: Sharing, gate: Gate, wire: Wire
+    sharing: Sharing, gate: Gate, wire: Wire, kind: type[Locked]
 ) -> None:
     def make(index: int) -> Locked:
         wire.send(index)
-        return Locked(index)
+        return kind(index)
 
     batches = list(sharing(Torn(make, gate), collate_fn=numbers_of))
     assert np.concatenate([np.asarray(batch) for batch in batches]).tolist() == list(range(19))

@@ -309,8 +309,6 @@ class _InlineIterator:
         self._gathers = loader.batch_sampler is not None
         self._tally = tally
         self._indices = self._epoch.batches()
-        self._drawn: list[Any] = []
-        """The indices of a batch that has not been delivered: if its making was interrupted, it is made again."""
 
     def __iter__(self) -> Self:
         return self
@@ -322,23 +320,19 @@ class _InlineIterator:
         refuse_to_be_pickled()
 
     def __next__(self) -> Any:
-        if not self._drawn:
-            try:
-                self._drawn.append(next(self._indices))
-            except StopIteration:
-                self._epoch.cursor.finished = True
-                raise
-        (indices,) = self._drawn
+        cursor = self._epoch.cursor
         try:
-            batch = self._made(indices.tolist() if self._epoch.gives_places else indices)
+            indices = next(self._indices)
         except StopIteration:
-            self._epoch.cursor.finished = True
+            cursor.finished = True
             raise
-        except Exception:
-            self._pass()
+        try:
+            return self._made(indices.tolist() if self._epoch.gives_places else indices)
+        except StopIteration:
+            cursor.finished = True
             raise
-        self._pass()
-        return batch
+        finally:
+            cursor.position += 1  # one that is interrupted does not come again, as in torch
 
     def _made(self, indices: Any) -> Any:
         batch = gather(self._dataset, indices) if self._gathers and is_stock(self._collate_fn) else None
@@ -346,8 +340,3 @@ class _InlineIterator:
             batch = self._bench.make(indices)
             self._tally.count(stacklevel=3)
         return batch
-
-    def _pass(self) -> None:
-        """A batch, or an exception in its place, is the program's now."""
-        self._epoch.cursor.position += 1
-        self._drawn.clear()

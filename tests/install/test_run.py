@@ -17,7 +17,7 @@ NOTHING = ["[forebay] no DataLoader of torch was used in this process"]
 WHO_AM_I = """
     import atexit, os, sys
     if {dying!r}:
-        sys.stdout.reconfigure(write_through=True)
+        sys.stdout.reconfigure(line_buffering=True)
     print(__name__, __file__, __package__, sys.argv, sys.path, sys.flags, sys.warnoptions)
     print(sys.stdin.read(), "sitecustomize" in sys.modules, [name for name in sys.modules if "numpy" in name])
     {ending}

@@ -127,6 +127,7 @@ def test_a_batch_sampler_of_the_users_around_it_resumes_in_the_torch_front() -> 
     assert flat(again) == order("weighted", 0)[3 * SIZE :]
 
 
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata calls it
 @pytest.mark.parametrize("options", [{}, {"num_workers": 2}], ids=["inline", "workers"])
 @pytest.mark.parametrize("at", [0, 3, 8])
 def test_torchdatas_loader_resumes(at: int, options: dict[str, Any]) -> None:

@@ -83,14 +83,16 @@ LOADERS: dict[str, dict[str, Any]] = {
     "batches": {"batch_size": 64},
     "whole batches": {"batch_size": 64, "drop_last": True},
     "no batches": {"batch_size": None},
+    "less than a batch": {"batch_size": 3 * COUNT},
+    "no whole batch": {"batch_size": 3 * COUNT, "drop_last": True},
 }
 
 
-def loader_of(kind: Any, of_sampler: dict[str, Any], of_loader: dict[str, Any], **more: Any) -> Any:
+def loader_of(kind: Any, of_sampler: dict[str, Any], of_loader: dict[str, Any], data: Any = DATA, **more: Any) -> Any:
     options = dict(of_sampler)
     if options.pop("generator", False):
         options["generator"] = seeded()
-    return kind(DATA, sampler=RandomSampler(DATA, **options), **of_loader, **more)
+    return kind(data, sampler=RandomSampler(data, **options), **of_loader, **more)
 
 
 def states_after(loader: Any) -> Iterator[tuple[Any, list[int], list[int]]]:
@@ -106,15 +108,16 @@ def streams(generator: torch.Generator) -> tuple[list[int], list[int]]:
     return torch.get_rng_state().tolist(), generator.get_state().tolist()
 
 
+@pytest.mark.parametrize("data", [DATA, torch.arange(COUNT)], ids=["any", "in-memory"])
 @pytest.mark.parametrize("of_loader", LOADERS.values(), ids=LOADERS)
 @pytest.mark.parametrize("of_sampler", SAMPLERS.values(), ids=SAMPLERS)
 def test_batches_and_generators_are_torchs_at_every_batch(
-    of_sampler: dict[str, Any], of_loader: dict[str, Any]
+    of_sampler: dict[str, Any], of_loader: dict[str, Any], data: Any
 ) -> None:
     found = []
     for kind in (DataLoader, StockDataLoader):
         torch.manual_seed(11)
-        found.append(list(states_after(loader_of(kind, of_sampler, of_loader))))
+        found.append(list(states_after(loader_of(kind, of_sampler, of_loader, data))))
     assert found[0] == found[1]
 
 

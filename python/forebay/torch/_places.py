@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,7 @@ def _permuted(sampler: RandomSampler, batch_size: int, *, drop_last: bool) -> It
     generator = generator_of(sampler)
     whole = count - count % batch_size
     batches = permuted(count, generator, batch_size)
+    batches = chain(list(islice(batches, 1)), batches)  # drawn now, also where no batch is whole
     yield from islice(batches, whole // batch_size)
     if sampler.generator is not None:  # torch's sampler draws another at its end, and uses nothing of it
         deque(permuted(count, generator, batch_size, end=0), maxlen=0)

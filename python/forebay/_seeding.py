@@ -79,13 +79,14 @@ class Seeding:
     @contextmanager
     def beginning(self) -> Generator[None]:
         """Held while an epoch is being begun: if that fails, the next one to begin is the same."""
-        self._entered = None
         try:
             yield
         except BaseException:
             if self._entered is not None:
                 self.next_epoch = self._entered
             raise
+        finally:
+            self._entered = None
 
     def begin(self, loader: Any) -> int:
         """The number of the epoch that begins now. Its samplers and the dataset learn it.

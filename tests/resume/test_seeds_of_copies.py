@@ -67,8 +67,9 @@ def test_the_smallest_and_the_largest_seed_are_seeds(front: Front, seed: int) ->
 
 def test_a_program_can_give_a_loader_a_set_epoch_of_its_own_as_torchs() -> None:
     told: list[int] = []
+    kind: Any = DataLoader
     for seed in (None, 7):
-        loader: Any = forebay.torch.DataLoader(range(4), seed=seed)
+        loader = kind(DATA, seed=seed)
         loader.set_epoch = told.append
         loader.set_epoch(3)
     assert told == [3, 3]

@@ -265,7 +265,8 @@ def test_an_epoch_whose_workers_could_not_start_is_begun_by_the_next_call(front:
     dataset: Any = Told()
     first = of(front, Told(), batch_size=4)
     next(iter(first))
-    for state in ({}, first.state_dict()):
+    states: list[Any] = [{}, first.state_dict()]
+    for state in states:
         loader = of(front, dataset, batch_size=4, num_workers=1, multiprocessing_context="spawn")
         loader.load_state_dict(state)
         dataset.lock = threading.Lock()

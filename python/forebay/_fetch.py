@@ -3,7 +3,7 @@
 Used by workers, and by loaders without any. The rules are PyTorch's.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -59,7 +59,7 @@ class MapFetcher:
         if not self._auto_collation:
             return self.fetch_row(indices)
         bulk = self._fetch_all
-        if bulk is not None and isinstance(indices, Collection) and len(indices):
+        if bulk is not None and hasattr(indices, "__len__") and len(indices):
             seeds.set(_first_of(indices))
             samples, drawn = seeds.draws(lambda: bulk(indices))
             if not drawn:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from forebay._fallback import engine_is_missing
 from forebay._ranks import resolve_rank
 from forebay._seeded import SeededSampler
-from forebay._seeds import checked_epoch, checked_seed
+from forebay._seeds import checked_epoch, checked_seed, integer
 from forebay._sharded import ShardSampler
 from forebay._share import Share, Uneven
 from forebay._stateful import is_stateful
@@ -170,8 +170,8 @@ def _epochs_of(loader: Any) -> list[int | None]:
 
 def epoch_of(sampler: Any) -> int | None:
     """The epoch that a sampler was told, or is at."""
-    epoch = getattr(sampler, "epoch", None)
-    return epoch if type(epoch) is int and epoch >= 0 else None
+    epoch = integer(getattr(sampler, "epoch", None))
+    return None if epoch is None or epoch < 0 else epoch
 
 
 def checked_seeding(

@@ -289,3 +289,15 @@ def test_epochs_that_begin_together_have_the_orders_that_they_have_in_turn(front
     assert [(one.item(), other.item()) for one, other in zip(together, together, strict=True)] == [
         *zip(first, second, strict=True)
     ]
+
+
+@pytest.mark.parametrize("number", [int, np.int64])
+def test_an_epoch_that_a_sampler_was_told_is_the_loaders_whatever_kind_of_integer_it_is(
+    front: Front, number: Any
+) -> None:
+    sampler = torch.utils.data.DistributedSampler(range(8), 1, 0)  # type: ignore[arg-type, var-annotated]
+    loader = of(front, Told(), sampler=sampler)
+    assert rows(loader)[0][0] == 0
+    for epoch in (5, 3):
+        sampler.set_epoch(number(epoch))
+        assert rows(loader)[0][0] == epoch

@@ -58,6 +58,8 @@ def _hand_in(worker: Worker, made: _Samples) -> list[_Samples] | None:
     try:
         others = worker.hand_in((list(made), list(made.values())) if made else None)
     except BaseException as error:  # noqa: BLE001 - the user's code may raise anything when it is pickled
+        if not worker.shares_rows:  # all rows are done, and there was no memory for what others made of them
+            return []
         if not isinstance(error, SharedMemoryError):
             worker.stop_helping()
         others = worker.hand_in(None)

@@ -142,7 +142,8 @@ def shares_rows(loader: Any, *, gathers: bool) -> bool:
     """
     dataset = loader.dataset
     alone = gathers or is_stream(dataset) or is_stateful(dataset) or hasattr(dataset, "__getitems__")
-    return loader._seeding is not None and loader.num_workers > 1 and loader.batch_sampler is not None and not alone
+    seeded = loader._seeding is not None and loader.in_order  # else a slow batch keeps nobody waiting
+    return bool(seeded and loader.num_workers > 1 and loader.batch_sampler is not None and not alone)
 
 
 def index_sampler_of(loader: Any) -> Any:

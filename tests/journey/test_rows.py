@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from forebay.errors import LoaderTimeout, UnpicklableError, WorkerDied
+from forebay._fetch import MapFetcher
+from forebay._rows import make_rows
+from forebay.errors import LoaderTimeout, SharedMemoryError, UnpicklableError, WorkerDied
 from likeness import assert_same
 from support import Front, Gate, Numbers, Wire, descriptor_count, identity, journey_of, pids_of, until
 
@@ -214,6 +216,32 @@ def test_batches_of_any_size_and_of_any_kind_of_indices_are_made(front: Front, s
     ours = list(sharing(dataset, 1, batch_sampler=Batches(batches)))
     for mine, indices in zip(ours, batches, strict=True):
         assert np.array_equal(np.asarray(mine), dataset.batch([int(index) for index in indices]))
+
+
+class WithoutRoom:
+    """A worker that is the last to hand in its rows, and has no memory for those of others."""
+
+    def __init__(self) -> None:
+        self.shares_rows = True
+        self.left = [0, 2]
+
+    def next_row(self) -> int | None:
+        return self.left.pop(0) if self.left else None
+
+    def hand_in(self, _made: Any) -> Any:
+        self.shares_rows = False
+        raise SharedMemoryError("no memory")
+
+
+def test_rows_of_others_that_there_is_no_memory_for_are_made_again() -> None:
+    worker: Any = WithoutRoom()
+    assert make_rows(worker, MapFetcher([7, 8, 9], auto_collation=True), [2, 1, 0]) == [9, 8, 7]
+
+
+@pytest.mark.parametrize(("in_order", "ahead"), [(True, 4), (False, 2)])
+def test_only_workers_that_share_rows_are_further_ahead(sharing: Sharing, in_order: bool, ahead: int) -> None:
+    loader = sharing(Numbers(64), prefetch_factor=None, in_order=in_order)
+    assert journey_of(iter(loader))._options.prefetch_factor == ahead
 
 
 def test_while_a_sample_is_late_the_others_make_all_other_rows_and_batches(sharing: Sharing, wire: Wire) -> None:

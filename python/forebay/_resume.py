@@ -4,7 +4,6 @@ It is told after any batch. With a seed, a loader with another number of workers
 of ranks can go on from it.
 """
 
-import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -228,11 +227,11 @@ def _read(state: Mapping[str, Any], raw: State) -> Resume:
         num_workers=num_workers,
         last_worker=None if state.get("last_worker") is None else _count(state["last_worker"]),
         order=None if state.get("order") is None else dict(state["order"]),
-        base_seed=None if state.get("base_seed") is None else _count(state["base_seed"], below=2**63),
+        base_seed=None if state.get("base_seed") is None else _count(state["base_seed"]),
     )
 
 
-def _count(value: Any, below: float = math.inf) -> int:
+def _count(value: Any, below: int = 2**63) -> int:
     if type(value) is not int or not 0 <= value < below:
         fault = f"{value!r} is no count"
         raise ValueError(fault)

@@ -418,6 +418,18 @@ def test_a_changed_state_is_refused_or_goes_on_with_a_part_of_the_epoch(
     assert set(found) <= set(range(COUNT))
 
 
+@pytest.mark.parametrize("seed", [SEED, None])
+@pytest.mark.parametrize("place", ["samples", "batches"])
+def test_a_place_that_no_epoch_has_is_damage(seed: int | None, place: str) -> None:
+    batch_sampler = {"samples": None, "batches": [[0, 1], [2]]}[place]
+    loader = forebay.DataLoader(range(3), batch_sampler=batch_sampler, seed=seed)
+    next(iter(loader))
+    state = loader.state_dict()
+    state["samples" if "samples" in state else "batches"] = 2**63
+    with pytest.raises(StateError, match="damaged"):
+        loader.load_state_dict(state)
+
+
 class Numbers(torch.utils.data.IterableDataset[Any]):
     def __iter__(self) -> Iterator[int]:
         return iter(range(COUNT))

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["DataLoader"]
 
-_FROZEN = frozenset({"batch_size", "batch_sampler", "sampler", "drop_last", "dataset", "persistent_workers"})
+_FROZEN = frozenset(
+    {
+        *("batch_size", "batch_sampler", "sampler", "drop_last", "dataset", "persistent_workers"),
+        *("seed", "rank", "world", "uneven"),
+    }
+)
 """What cannot change after construction, because other attributes were derived from it."""
 
 

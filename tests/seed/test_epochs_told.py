@@ -301,3 +301,10 @@ def test_an_epoch_that_a_sampler_was_told_is_the_loaders_whatever_kind_of_intege
     for epoch in (5, 3):
         sampler.set_epoch(number(epoch))
         assert rows(loader)[0][0] == epoch
+
+
+@pytest.mark.parametrize("name", ["seed", "rank", "world", "uneven"])
+def test_what_the_stream_was_made_of_does_not_change_after_construction(front: Front, name: str) -> None:
+    loader = of(front, Told())
+    with pytest.raises(ValueError, match=f"{name} attribute should not be set after DataLoader is initialized"):
+        setattr(loader, name, 1)

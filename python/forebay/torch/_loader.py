@@ -27,6 +27,9 @@ __all__ = ["DataLoader"]
 
 _T_co = TypeVar("_T_co", covariant=True)
 
+_OF_THE_SEED = frozenset({"seed", "rank", "world", "uneven"})
+"""What cannot change after construction. Without a seed these names are a subclass's own."""
+
 
 class _SetEpoch:
     """The method `set_epoch` of a loader with a seed. Others have none, as torch's have none: libraries look for it.
@@ -160,6 +163,11 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
                 "prefetch_factor option should be positive, but got prefetch_factor=0: a worker without a batch to "
                 "prepare would never deliver one"
             )
+
+    def __setattr__(self, attr: str, val: Any) -> None:
+        if attr in _OF_THE_SEED and self._seeding is not None and attr in vars(self):
+            raise ValueError(f"{attr} attribute should not be set after {type(self).__name__} is initialized")
+        super().__setattr__(attr, val)
 
     def __iter__(self) -> Any:
         """Begins an epoch. Persistent workers that were closed, or of which one died, are replaced by new ones.

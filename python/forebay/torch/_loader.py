@@ -165,9 +165,9 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
             )
 
     def __setattr__(self, attr: str, val: Any) -> None:
-        if attr in _OF_THE_SEED and self._seeding is not None and attr in vars(self):
+        if attr in _OF_THE_SEED and _seeding_of(self) is not None and attr in vars(self):
             raise ValueError(f"{attr} attribute should not be set after {type(self).__name__} is initialized")
-        super().__setattr__(attr, val)
+        StockDataLoader.__setattr__(self, attr, val)
 
     def __iter__(self) -> Any:
         """Begins an epoch. Persistent workers that were closed, or of which one died, are replaced by new ones.
@@ -178,7 +178,8 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
         iterator = getattr(self, "_iterator", None)  # some delete the attribute, to end the workers
         if iterator is not None and (resumes or getattr(iterator, "ended", False)):
             self._iterator = None
-        with nullcontext() if self._seeding is None else self._seeding.beginning():
+        seeding = _seeding_of(self)
+        with nullcontext() if seeding is None else seeding.beginning():
             return StockDataLoader.__iter__(self)
 
     def _get_iterator(self) -> _BaseDataLoaderIter:
@@ -196,7 +197,7 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
 
     def __len__(self) -> int:
         """The number of batches of an epoch; with a seed and several ranks, of this one."""
-        if self._seeding is None or isinstance(self.dataset, torch.utils.data.IterableDataset):
+        if _seeding_of(self) is None or isinstance(self.dataset, torch.utils.data.IterableDataset):
             return StockDataLoader.__len__(self)
         from forebay.torch._seeded import length_of_epoch  # needs the engine, which not every system has
 
@@ -267,6 +268,11 @@ class DataLoader(StockDataLoader[_T_co], metaclass=StandIn):
         """A loader can be pickled and copied before it has workers, as in torch; live iterators stay here."""
         state = {name: value for name, value in vars(self).items() if name not in ("_live", "_bookmark")}
         return state if self._seeding is None else {**state, "_seeding": copy.copy(self._seeding)}
+
+
+def _seeding_of(loader: Any) -> Seeding | None:
+    """The loader's seed. What was derived from torch's class before `forebay.install` has no place for one."""
+    return getattr(loader, "_seeding", None)
 
 
 def _check_generator(generator: Any) -> None:

@@ -30,12 +30,12 @@ check "project laws" python scripts/tidy.py
 check "Rust documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps "${locked[@]}"
 # A workspace of its own, with a target folder of its own: what it builds is not what the others do.
 check "candle demo" cargo check --quiet --manifest-path demo/candle/Cargo.toml --target-dir target/candle "${locked[@]}"
-# Packages are tried against each other's packages, which cargo unpacks once for each version and path, and never again:
-# what an earlier run left there is not what is here. (Folders of registries without a name are such.)
-rm -rf "${CARGO_HOME:-$HOME/.cargo}"/registry/src/-*/forebay-*
+# Packages are tried against each other's packages, which cargo unpacks and compiles once for each version, and never again:
+# what an earlier run left is not what is here. (Folders of registries without a name are such.)
+rm -rf "${CARGO_HOME:-$HOME/.cargo}"/registry/src/-*/forebay-* target/packages
 # They are built from what is already fetched: no registry is asked again for every one of them.
 check "Rust dependencies" env CARGO_NET_RETRY=10 cargo fetch "${locked[@]}"
-check "Rust packages" cargo package --offline --quiet --workspace --exclude forebay-py --allow-dirty "${locked[@]}"
+check "Rust packages" cargo package --offline --quiet --target-dir target/packages --workspace --exclude forebay-py --allow-dirty "${locked[@]}"
 if cargo deny --version >/dev/null 2>&1; then
     check "licences and sources" cargo deny check bans licenses sources
 fi

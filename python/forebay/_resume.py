@@ -18,8 +18,8 @@ from forebay._stateful import Held, held_as, standing_of, tell, tell_of
 from forebay.dataset import is_stream
 from forebay.errors import StateError, StateWarning
 
-__all__ = ["VERSION", "Range", "Resume", "State", "check_rank", "check_workers", "damaged", "describe", "fingerprint"]
-__all__ += ["misfit", "misfit_of_kind", "read", "resume_in", "taken_by", "turn_after", "warn_of_skipping"]
+__all__ = ["VERSION", "Range", "Resume", "State", "check_rank", "check_version", "check_workers", "damaged"]
+__all__ += ["describe", "fingerprint", "misfit", "misfit_of_kind", "read", "resume_in", "taken_by", "turn_after", "warn_of_skipping"]
 
 State: TypeAlias = dict[str, Any]
 Range: TypeAlias = tuple[int, int]
@@ -195,6 +195,15 @@ def damaged(error: Exception) -> StateError:
     return StateError(
         f"this state is damaged ({type(error).__qualname__}: {error}): load one that is as state_dict() gave it"
     )
+
+
+def check_version(version: int) -> None:
+    """Raises a StateError for a version of the format that is not known here yet."""
+    if version > VERSION:
+        raise StateError(
+            f"this state has version {version} of the format, and this Forebay reads versions up to {VERSION}: update "
+            "Forebay"
+        )
 
 
 def taken_by(front: str) -> StateError:

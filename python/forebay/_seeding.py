@@ -11,7 +11,7 @@ from forebay._ranks import resolve_rank
 from forebay._seeded import SeededSampler
 from forebay._seeds import checked_epoch, checked_seed, integer
 from forebay._sharded import ShardSampler
-from forebay._share import Share, Uneven
+from forebay._share import Uneven
 from forebay._stateful import is_stateful
 from forebay.dataset import is_stream
 from forebay.errors import ConfigError
@@ -65,13 +65,8 @@ class Seeding:
     _entered: int | None = field(default=None, repr=False)
     """While an epoch is being begun, its number."""
 
-    def share(self, length: int, start: int = 0) -> Share:
-        """The share of an order that falls to this rank. The ranks are asked for anew with every epoch."""
-        rank, world = self.ranks()
-        return Share(length, rank, world, self.uneven, start)
-
     def ranks(self) -> tuple[int, int]:
-        """Which rank this is, and of how many."""
+        """Which rank this is, and of how many: asked anew with every epoch."""
         if not self.makes_order and self.rank is None and self.world is None:
             return 0, 1
         return resolve_rank(self.rank, self.world)

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 from forebay import _resume
 from forebay._cursor import Cursor
 from forebay._drawn import DrawnEpoch, Streams
-from forebay._resume import VERSION, Resume, State, check_workers, resume_in, taken_by, warn_of_skipping
+from forebay._resume import Resume, State, check_workers, resume_in, taken_by, warn_of_skipping
 from forebay._seeding import announce, index_sampler_of
 from forebay._seeds import checked_epoch
 from forebay.errors import StateError
@@ -107,11 +107,7 @@ def loaded(loader: Any, state: Any, *, strict: bool) -> Resume:
     version = found.get("version")
     if type(version) is not int or version < 1:
         raise StateError(f"this is not the state of a loader, as state_dict() gives it: {state!r:.200}")
-    if version > VERSION:
-        raise StateError(
-            f"this state has version {version} of the format, and this Forebay reads versions up to {VERSION}: update "
-            "Forebay"
-        )
+    _resume.check_version(version)
     resume = _resume.read(loader, found, copy.deepcopy(dict(found)), strict=strict)
     if loader._seeding is None:
         Streams(loader).check(resume.order)

@@ -45,7 +45,7 @@ class GatheringFetcher(fetch._MapDatasetFetcher):
     @property
     def takes_places(self) -> bool:
         """Whether it is worth while to give it a batch's indices as an array."""
-        return self.auto_collation and self.collate_fn is default_collate and type(self.dataset) in _PARTS
+        return self.auto_collation and self.collate_fn is default_collate and gathers(self.dataset)
 
     def fetch(self, possibly_batched_index: Any) -> Any:
         """The batch at these indices."""
@@ -54,7 +54,7 @@ class GatheringFetcher(fetch._MapDatasetFetcher):
 
     def fetch_places(self, places: Places) -> Any:
         """The batch at the indices in this array, of which the dataset learns as of a list of numbers."""
-        batch = _gather.at(self.dataset, places) if self._gathers() else None
+        batch = gather_places(self.dataset, places, self.collate_fn)
         return super().fetch(places.tolist()) if batch is None else batch  # type: ignore[no-untyped-call]
 
     def _gathers(self) -> bool:
@@ -68,7 +68,7 @@ def gathers(dataset: Any) -> bool:
 
 def gather_places(dataset: Any, places: Places, collate_fn: Any) -> Any:
     """The batch at the indices in this array, or None where it has to be made sample by sample."""
-    if collate_fn is not default_collate or type(dataset) not in _PARTS or not _stacks_here():
+    if collate_fn is not default_collate or not gathers(dataset) or not _stacks_here():
         return None
     return _gather.at(dataset, places)
 

@@ -104,8 +104,6 @@ class SeededFetcher:
         bookmark: its epoch.
     """
 
-    takes_places = True
-
     def __init__(self, loader: Any, bookmark: SeededBookmark) -> None:
         self.dataset = loader.dataset
         self._bench = InlineBench(

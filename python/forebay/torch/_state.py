@@ -214,11 +214,7 @@ def _own_part(state: Any) -> State:
         raise StateError(
             f"this state is damaged (it has the version {version!r}): load one that is as state_dict() gave it"
         )
-    if version > _resume.VERSION:
-        raise StateError(
-            f"this state has version {version} of the format, and this Forebay reads versions up to {_resume.VERSION}: "
-            "update Forebay"
-        )
+    _resume.check_version(version)
     if ours.get("unserved"):
         raise StateError(
             "this state was taken while torch's own iterator served the loader (a FallbackWarning said why), which "

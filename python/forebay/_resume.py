@@ -19,7 +19,17 @@ from forebay.dataset import is_stream
 from forebay.errors import StateError, StateWarning
 
 __all__ = ["VERSION", "Range", "Resume", "State", "check_rank", "check_version", "check_workers", "damaged"]
-__all__ += ["describe", "fingerprint", "misfit", "misfit_of_kind", "read", "resume_in", "taken_by", "turn_after", "warn_of_skipping"]
+__all__ += [
+    "describe",
+    "fingerprint",
+    "misfit",
+    "misfit_of_kind",
+    "read",
+    "resume_in",
+    "taken_by",
+    "turn_after",
+    "warn_of_skipping",
+]
 
 State: TypeAlias = dict[str, Any]
 Range: TypeAlias = tuple[int, int]
